@@ -1,0 +1,73 @@
+"""Package metadata of vivit_mae; tool settings live in pyproject.toml."""
+
+import pathlib
+
+import setuptools
+
+_ROOT = pathlib.Path(__file__).parent
+
+_JAX = 'jax>=0.10'
+
+# The default install trains on videos and holds neither TensorFlow nor torch.
+_INSTALL = [
+    'absl-py',
+    'array_record>=0.8.1',
+    'av>=14',
+    'clu>=0.0.12',
+    'etils[epath]',
+    'flax>=0.12',
+    'grain>=0.2.16',
+    _JAX,
+    'jaxtyping',
+    'ml_collections>=1.1',
+    'numpy>=2',
+    'opencv-python-headless>=4.10',
+    'optax>=0.2.6',
+    'orbax-checkpoint>=0.12',
+    'pillow',
+    'tensorboardX>=2.6',
+    'tensorflow-datasets>=4.9.10',
+    'tqdm',
+]
+
+_TEST = [
+    'beartype',
+    'import-linter',
+    'ipykernel',
+    'nbclient',
+    'nbformat',
+    'pyright',
+    'pytest',
+    'pytest-xdist',
+    'ruff',
+]
+
+setuptools.setup(
+    name='vivit_mae',
+    version='0.1.0',
+    description=(
+        'Video transformers and masked-autoencoder pretraining in JAX/Flax: '
+        'VideoMAE, MAE-ST and ViViT.'
+    ),
+    long_description=(_ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=setuptools.find_packages(include=['vivit_mae', 'vivit_mae.*']),
+    python_requires='>=3.11',
+    install_requires=_INSTALL,
+    extras_require={
+        'test': _TEST,
+        'cuda': ['jax[cuda13]>=0.10'],
+        'tpu': ['jax[tpu]>=0.10'],
+        'benchmark': ['torch>=2.6', 'transformers>=5'],
+        'beam': ['apache-beam>=2.70'],
+        'dmvr': ['tensorflow>=2.18'],
+    },
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)

@@ -1,0 +1,1 @@
+"""From video files to batches: numpy, PyAV and Grain, no jax."""

@@ -1,0 +1,1 @@
+"""Evaluators: one file each, run by the loop or by a tool."""

@@ -1,0 +1,1 @@
+"""Flax modules of the video transformers; import them into any project."""

@@ -1,0 +1,1 @@
+"""The experiment: state, optimiser, sharding, checkpoints, the loop."""
