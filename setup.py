@@ -64,7 +64,6 @@ setuptools.setup(
         'dmvr': ['tensorflow>=2.18'],
     },
     classifiers=[
-        'License :: OSI Approved :: Apache Software License',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
         'Programming Language :: Python :: 3.13',
