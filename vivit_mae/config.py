@@ -1,0 +1,374 @@
+"""Configurations: every field with its default, and the checks on them.
+
+An experiment file in `configs/` defines `get_config(arg='')`. It starts from
+`defaults(task)` and sets values; the command line overrides them
+(`--config.mask.ratio=0.75`). A misspelt field, a value of another type, and a
+value that nothing reads are errors which name the field.
+"""
+
+import ast
+import difflib
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+_optional = config_dict.placeholder
+
+
+def defaults(task: str = 'mae') -> ConfigDict:
+  """Every field of an experiment, with its default; the one place for both.
+
+  Fields that hold None take the type named by `_optional`; a pair of numbers
+  is a tuple. `evals` is open: an entry `name -> {kind, every_steps, ...}` adds
+  an evaluator.
+
+  Args:
+    task: What is learned; `tasks.build` lists the choices.
+
+  Returns:
+    A locked ConfigDict.
+  """
+  config = ConfigDict()
+  config.evals = evals = ConfigDict()
+  config.task = task
+  config.seed = 0
+  # Videos of one update over all hosts and all accumulation steps.
+  config.batch_size = 8
+  config.accum_steps = 1
+  # Exactly one of the two is set. An epoch is one pass over the videos.
+  config.total_epochs = _optional(float)
+  config.total_steps = _optional(int)
+
+  config.model = dict(
+    variant='B/16x2',  # size / patch x tubelet length
+    decoder='videomae',  # the decoder preset
+    num_frames=16,
+    image_size=(224, 224),  # height, width
+    channels=3,
+    width=_optional(int),  # None: the variant's; likewise down to the decoder
+    depth=_optional(int),
+    heads=_optional(int),
+    mlp_dim=_optional(int),
+    decoder_width=_optional(int),
+    decoder_depth=_optional(int),
+    decoder_heads=_optional(int),
+    decoder_mlp_dim=_optional(int),
+    drop_path=0.0,
+    layer_scale=0.0,  # initial value; 0: none
+    dtype='float32',  # of the matrix products: 'float32' | 'bfloat16'
+    remat='none',  # 'none' | 'full' | 'dots'
+    scan=False,
+    attention='auto',
+  )
+  config.mask = dict(kind='tube', ratio=0.9, rounding='masked_down')
+  config.target = dict(kind='pixels', normalise='channel', frames='all')
+  config.preprocess = dict(
+    mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+  )
+  config.data = dict(
+    source='synthetic',  # 'synthetic' | 'tfds' | 'folder' | 'csv'
+    path='',
+    split='train',
+    eval_split='validation',
+    eval_fraction=0.0,  # folder, csv: share of the videos held out
+    unlabelled=(),  # sub-folders whose videos have no label
+    stride=4,  # frames from one sampled frame to the next
+    stride_seconds=_optional(float),  # instead of stride, in seconds
+    crop='multi_scale',  # 'multi_scale' | 'random_resized' | 'center'
+    crop_scale=(0.5, 1.0),
+    crop_ratio=(3 / 4, 4 / 3),
+    flip=False,
+    repeats=1,  # clips of one decoded video
+    repeat='crops',  # they differ in 'crops' | 'windows'
+    num_workers=0,
+    read_buffer=1,
+    max_bad_fraction=0.25,
+    cache_dir='',  # synthetic: where it is written; '': the user's cache
+    num_videos=1200,  # synthetic: how many are written
+  )
+  config.optimizer = dict(
+    name='adamw',
+    learning_rate=1.5e-4,  # for lr_base rows; scaled linearly by the batch
+    lr_base=256,
+    lr_scales_with='videos',  # 'videos' | 'clips' (videos x repeats)
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    weight_decay=0.05,
+    weight_decay_end=_optional(float),  # None: constant
+    schedule='cosine',  # 'cosine' (VideoMAE) | 'warmup_cosine' (MAE-ST)
+    warmup_epochs=40.0,
+    warmup_steps=_optional(int),  # instead of warmup_epochs
+    min_learning_rate=1e-5,
+    clip_norm=_optional(float),
+  )
+  # Neither interval set: ten checkpoints over the run. The last is always kept.
+  config.checkpoint = dict(
+    every_steps=_optional(int),
+    every_epochs=_optional(float),
+    keep_last=2,
+    keep_every_steps=_optional(int),
+    best_metric='',  # e.g. 'reconstruction/psnr': keeps the best one as well
+    best_mode='min',  # 'min' | 'max'
+  )
+  config.resume = ''  # another workdir to go on from: state and data
+  config.init_from = dict(path='')  # a workdir to take only the weights from
+  config.mesh = dict(
+    data=-1,  # -1: all the devices that fsdp leaves
+    fsdp=1,  # devices that share the parameters
+    fsdp_min_bytes=4 * 2**20,  # smaller arrays are replicated
+  )
+  config.log = dict(every_steps=50, tensorboard=True)
+  config.profile = dict(start_step=0, num_steps=0)
+  config.compilation_cache = ''  # a folder; '': none
+  config.lock()
+  evals.unlock()
+  return config
+
+
+def parse_arg(arg: str, **known: Any) -> types.SimpleNamespace:
+  """Reads the text after the colon in `--config=file.py:L,runlocal`.
+
+  Args:
+    arg: Comma-separated values. One that is a choice of a tuple sets that
+      option, the name of a boolean switches it on, `name=value` sets any.
+    **known: The options with their defaults: False for a switch, a tuple of
+      choices of which the first is the default, or a plain value.
+
+  Returns:
+    The options: `parse_arg('L,runlocal', variant=('B', 'L'), runlocal=False)`
+    has `.variant == 'L'` and `.runlocal is True`.
+
+  Raises:
+    ValueError: Unknown argument; lists the known.
+  """
+  options = types.SimpleNamespace(
+    **{k: v[0] if isinstance(v, tuple) else v for k, v in known.items()}
+  )
+  words = {}
+  for name, value in known.items():
+    if isinstance(value, tuple):
+      words |= {choice: (name, choice) for choice in value}
+    elif isinstance(value, bool):
+      words[name] = (name, True)
+    else:
+      words[f'{name}={value}'] = (name, value)
+  for part in filter(None, (p.strip() for p in arg.split(','))):
+    name, equals, text = part.partition('=')
+    if part in words:
+      name, value = words[part]
+    elif equals and name in known:
+      value = known[name]
+      if isinstance(value, tuple) and text not in value:
+        raise ValueError(
+          f'config argument {part!r}: {name} is one of {", ".join(value)}'
+        )
+      kind = str if isinstance(value, tuple) else type(value)
+      value = parse_value(text, kind, f'config argument {name}')
+    else:
+      raise ValueError(
+        f'unknown config argument {part!r}{suggest(part, list(words))}; '
+        f'known: {", ".join(words) or "none"}'
+      )
+    setattr(options, name, value)
+  return options
+
+
+def is_optional(field: str) -> bool:
+  """Whether the field may hold None."""
+  return dict(_leaves(defaults())).get(field, '') is None
+
+
+def check(config: ConfigDict) -> None:
+  """Checks names and types of all fields, and what no component can check.
+
+  Raises:
+    ValueError: Names the field by its dotted path, what it holds and what
+      would do.
+  """
+  reference = defaults(config.task)
+  known = dict(_leaves(reference))
+  for path, value in _leaves(config):
+    section = path.split('.')[0]
+    if section == 'evals':
+      continue
+    if path not in known:
+      raise unknown_field(path, reference)
+    parent, _, key = path.rpartition('.')
+    owner = reference[parent] if parent else reference
+    _check_type(path, value, known[path], owner.get_type(key))
+  missing = known.keys() - dict(_leaves(config)).keys() - {'evals'}
+  if missing:
+    raise ValueError(
+      f'config.{min(missing)} is missing: start from config.defaults()'
+    )
+  for name, entry in config.evals.items():
+    if not isinstance(entry, ConfigDict) or not isinstance(
+      entry.get('kind'), str
+    ):
+      raise ValueError(
+        f'config.evals.{name} must be a section with a kind, such as '
+        f"dict(kind='reconstruction'), not {entry!r}"
+      )
+  if (config.total_steps is None) == (config.total_epochs is None):
+    raise ValueError(
+      'exactly one of config.total_steps and config.total_epochs must be set; '
+      f'they are {config.total_steps} and {config.total_epochs}'
+    )
+  _at_least('total_steps', config.total_steps, 1)
+  _at_least('batch_size', config.batch_size, 1)
+  _at_least('accum_steps', config.accum_steps, 1)
+  _at_least('log.every_steps', config.log.every_steps, 1)
+  _at_least('data.repeats', config.data.repeats, 1)
+  _at_least('checkpoint.keep_last', config.checkpoint.keep_last, 1)
+  _at_least('checkpoint.every_steps', config.checkpoint.every_steps, 1)
+  rows = config.batch_size * config.data.repeats
+  if rows % config.accum_steps:
+    raise ValueError(
+      f'config.accum_steps={config.accum_steps} does not divide the '
+      f'{rows} clips of a batch (batch_size x data.repeats)'
+    )
+  if config.checkpoint.best_mode not in ('min', 'max'):
+    raise ValueError(
+      "config.checkpoint.best_mode must be 'min' or 'max', not "
+      f'{config.checkpoint.best_mode!r}'
+    )
+
+
+class TrackedConfig(ConfigDict):
+  """A read-only view of a config which remembers the fields that were read."""
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    prefix: str = '',
+    reads: set[str] | None = None,
+  ):
+    super().__init__()
+    object.__setattr__(self, '_prefix', prefix)
+    object.__setattr__(self, '_reads', set() if reads is None else reads)
+    for key in config:
+      value = config[key]
+      if isinstance(value, ConfigDict):
+        value = TrackedConfig(value, f'{prefix}{key}.', self._reads)
+      self[key] = value
+    self.lock()
+
+  def __getitem__(self, key: str) -> Any:
+    value = super().__getitem__(key)
+    if not isinstance(value, ConfigDict):
+      self._reads.add(f'{self._prefix}{key}')
+    return value
+
+  def items(self, preserve_field_references: bool = False) -> list:
+    """All fields, which counts as reading them."""
+    del preserve_field_references  # a view holds plain values
+    return [(key, self[key]) for key in self]
+
+  def to_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """A plain dict of all fields, which counts as reading them."""
+    self._reads.update(self._prefix + path for path, _ in _leaves(self))
+    return super().to_dict(*args, **kwargs)
+
+
+def check_read(config: TrackedConfig) -> None:
+  """Checks that every field set by the experiment was read by something.
+
+  A field still at its default may go unread (a choice made elsewhere can make
+  it meaningless); one that was changed and then ignored is a mistake.
+
+  Raises:
+    ValueError: Names the fields.
+  """
+  reads = set(config._reads)
+  usual = dict(_leaves(defaults(config.task)))
+  unread = [
+    f'config.{path}={value!r}'
+    for path, value in _leaves(config)
+    if path not in reads and (path not in usual or usual[path] != value)
+  ]
+  if unread:
+    raise ValueError(
+      f'nothing in this experiment reads {", ".join(unread)}; remove it, or '
+      'check the choices that it belongs to'
+    )
+
+
+def _leaves(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  for key in config.keys():  # noqa: SIM118 - a ConfigDict is no dict
+    value = ConfigDict.__getitem__(config, key)
+    if isinstance(value, ConfigDict):
+      yield from _leaves(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value
+
+
+def parse_value(text: str, kind: Any, name: str) -> Any:
+  """Reads text as a value of the type `kind`; `name` is for the error."""
+  try:
+    if kind is bool:
+      return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
+    if kind is tuple:
+      return _parse_tuple(text)
+    return kind(text)
+  except (KeyError, ValueError, SyntaxError) as error:
+    wanted = 'true or false' if kind is bool else f'of type {kind.__name__}'
+    raise ValueError(f'{name} must be {wanted}, not {text!r}') from error
+
+
+def _parse_tuple(text: str) -> tuple[Any, ...]:
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    if any(bracket in text for bracket in '()[]'):
+      raise
+    value = [part.strip() for part in text.split(',') if part.strip()]
+  return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+  """' (did you mean ...?)' if one of the known is near the word, or ''."""
+  near = difflib.get_close_matches(word, known, 1, 0.6)
+  return f' (did you mean {near[0]!r}?)' if near else ''
+
+
+def unknown_field(field: str, config: ConfigDict) -> ValueError:
+  """The error for a field that isn't there, naming the nearest that is."""
+  paths = [path for path, _ in _leaves(config)]
+  last = field.rpartition('.')[2]
+  near = difflib.get_close_matches(field, paths, 1, 0.7) or [
+    path
+    for name in difflib.get_close_matches(
+      last, [p.rpartition('.')[2] for p in paths], 1, 0.7
+    )
+    for path in paths
+    if path.rpartition('.')[2] == name
+  ]
+  hint = f' (did you mean config.{near[0]}?)' if near else ''
+  return ValueError(f'unknown field config.{field}{hint}')
+
+
+def _check_type(path: str, value: Any, usual: Any, kind: Any) -> None:
+  """Checks a value against the default and the type of its field."""
+  if value is None and usual is None:
+    return
+  good = isinstance(value, (int, float) if kind is float else kind)
+  if isinstance(value, bool) and kind is not bool:
+    good = False
+  if isinstance(value, tuple) and kind is tuple and usual:
+    numbers = int if isinstance(usual[0], int) else (int, float)
+    good = len(value) == len(usual) and all(
+      isinstance(x, numbers) for x in value
+    )
+  if not good:
+    like = f', such as {usual!r}' if usual not in (None, '') else ''
+    raise ValueError(
+      f'config.{path} must be of type {kind.__name__}{like}, not {value!r}'
+    )
+
+
+def _at_least(field: str, value: int | float | None, least: int) -> None:
+  if value is not None and value < least:
+    raise ValueError(f'config.{field} must be at least {least}, not {value}')
