@@ -1,0 +1,53 @@
+"""A task as small as can be, which exercises what the loop relies on."""
+
+import clu.metrics
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+
+@flax.struct.dataclass
+class Metrics(clu.metrics.Collection):
+  loss: clu.metrics.Average.from_output('loss')  # pyright: ignore[reportInvalidTypeForm]
+
+
+class FakeTask:
+  """Linear regression of the mean colour with noise per row."""
+
+  def init(self, rng):
+    return {
+      'params': {
+        'dense': {
+          'kernel': jax.random.normal(rng, (3, 16)) * 0.1,
+          'bias': jnp.zeros((16,)),
+        },
+        'head': {'kernel': jnp.ones((16, 8))},
+      }
+    }
+
+  def loss(self, variables, batch, rngs):
+    params = variables['params']
+    x = batch['video'].astype(jnp.float32).mean((1, 2, 3)) / 255
+    noise = jax.vmap(lambda key: jax.random.normal(key, (8,)))(rngs)
+    y = x @ params['dense']['kernel'] + params['dense']['bias']
+    y = jnp.tanh(y) @ params['head']['kernel']
+    losses = ((y - noise) ** 2).mean(1)
+    return losses.mean(), (Metrics.single_from_model_output(loss=losses), {})
+
+  def flops_per_clip(self):
+    return 1e3
+
+
+def make_batch(rows=8, seed=0):
+  rng = np.random.default_rng(seed)
+  return {
+    'video': rng.integers(0, 256, (rows, 2, 4, 4, 3), np.uint8),
+    'index': np.arange(rows, dtype=np.int32),
+    'valid': np.ones((rows,), bool),
+  }
+
+
+def optimizer():
+  return optax.adamw(1e-2)

@@ -1,0 +1,193 @@
+"""The state of training: its shapes first, then its shardings, then arrays."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+
+from vivit_mae.training import sharding
+
+Tree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+  """What an update changes, and what a checkpoint holds.
+
+  The leaves are arrays, or in their place shapes or shardings.
+
+  Attributes:
+    step: Updates done so far, int32.
+    params: The parameters.
+    collections: The model's other variables by collection, such as batch
+      statistics; usually empty.
+    opt_state: The optimiser's state.
+  """
+
+  step: Tree
+  params: Tree
+  collections: Tree
+  opt_state: Tree
+
+  @property
+  def variables(self) -> dict[str, Tree]:
+    """The variables as `Module.apply` takes them."""
+    return {'params': self.params, **self.collections}
+
+
+def build(
+  init: Callable[[Key[Array, '']], Mapping[str, Tree]],
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int,
+  mesh: Mesh,
+  fsdp_min_bytes: int,
+) -> tuple[TrainState, Callable[[], TrainState]]:
+  """The state as shapes with their shardings, and what makes the arrays.
+
+  Args:
+    init: Makes the variables from a key: `Task.init`.
+    optimizer: The update rule.
+    seed: Seed of the initial parameters.
+    mesh: The devices.
+    fsdp_min_bytes: Smaller arrays are replicated.
+
+  Returns:
+    A TrainState of `jax.ShapeDtypeStruct`, and a function that makes a new
+    state, each array straight where it belongs.
+  """
+
+  def create(key: Key[Array, '']) -> TrainState:
+    collections = dict(init(key))
+    params = collections.pop('params')
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      collections=collections,
+      opt_state=optimizer.init(params),
+    )
+
+  key = jax.random.key(seed)
+  shapes = jax.eval_shape(create, key)
+  placed = sharding.shardings(shapes, mesh, fsdp_min_bytes)
+  abstract = jax.tree.map(
+    lambda leaf, where: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=where
+    ),
+    shapes,
+    placed,
+  )
+  return abstract, lambda: jax.jit(create, out_shardings=placed)(key)
+
+
+def row_keys(seed: int, step: Int[Array, ''], rows: int) -> Key[Array, 'b']:
+  """One key per row of the batch of an update, carried by nothing.
+
+  Any number of devices and of accumulation steps draws the same for a row.
+  """
+  key = jax.random.fold_in(jax.random.key(seed), step)
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
+
+
+def make_update(
+  loss_fn: Callable[..., Any],
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int,
+  accum_steps: int,
+) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Tree]]:
+  """The function of one update, to be jitted.
+
+  Microbatch k of A takes the rows k, k + A, ...: so each device keeps its own
+  rows, and nothing travels.
+
+  Args:
+    loss_fn: `Task.loss`: variables, batch, row keys -> loss, (metrics,
+      changed collections). The loss is a mean over the rows.
+    optimizer: The update rule.
+    seed: Seed of the run.
+    accum_steps: A, microbatches of one update.
+
+  Returns:
+    A function of state and batch giving the new state and a dict with the loss,
+    the metrics (a clu collection) and the norms of gradients, parameters and
+    updates.
+  """
+
+  def gradients(
+    params: Tree,
+    collections: Tree,
+    batch: Mapping[str, Array],
+    rngs: Key[Array, 'b'],
+  ) -> tuple[Float[Array, ''], Tree, Tree, Tree]:
+    def loss_of(params: Tree) -> tuple[Float[Array, ''], Tree]:
+      return loss_fn({'params': params, **collections}, batch, rngs)
+
+    (loss, (metrics, mutated)), grads = jax.value_and_grad(
+      loss_of, has_aux=True
+    )(params)
+    return loss, grads, metrics, {**collections, **mutated}
+
+  def accumulated(
+    state: TrainState, batch: Mapping[str, Array], rngs: Key[Array, 'b']
+  ) -> tuple[Float[Array, ''], Tree, Tree, Tree]:
+    columns = jax.tree.map(
+      lambda x: x.reshape(-1, accum_steps, *x.shape[1:]), (dict(batch), rngs)
+    )
+
+    def microbatch(carry: Tree, index: Int[Array, '']) -> tuple[Tree, Tree]:
+      loss, grads, collections = carry
+      rows, keys = jax.tree.map(
+        lambda x: jax.lax.dynamic_index_in_dim(x, index, 1, keepdims=False),
+        columns,
+      )
+      one, one_grads, metrics, collections = gradients(
+        state.params, collections, rows, keys
+      )
+      grads = jax.tree.map(jnp.add, grads, one_grads)
+      return (loss + one, grads, collections), metrics
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    (loss, grads, collections), metrics = jax.lax.scan(
+      microbatch,
+      (jnp.zeros(()), zeros, state.collections),
+      jnp.arange(accum_steps),
+    )
+    loss, grads = jax.tree.map(lambda x: x / accum_steps, (loss, grads))
+    return loss, grads, metrics.reduce(), collections
+
+  def update(
+    state: TrainState, batch: Mapping[str, Array]
+  ) -> tuple[TrainState, Tree]:
+    rngs = row_keys(seed, state.step, len(batch['video']))
+    if accum_steps == 1:
+      loss, grads, metrics, collections = gradients(
+        state.params, state.collections, batch, rngs
+      )
+    else:
+      loss, grads, metrics, collections = accumulated(state, batch, rngs)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    report = {
+      'loss': loss,
+      'metrics': metrics,
+      'norms': {
+        'l2_grads': optax.tree.norm(grads),
+        'l2_params': optax.tree.norm(params),
+        'l2_updates': optax.tree.norm(updates),
+      },
+    }
+    state = TrainState(
+      step=state.step + 1,
+      params=params,
+      collections=collections,
+      opt_state=opt_state,
+    )
+    return state, report
+
+  return update
