@@ -176,6 +176,42 @@ def parse_arg(arg: str, **known: Any) -> types.SimpleNamespace:
   return options
 
 
+def run_local(config: ConfigDict) -> None:
+  """Shrinks an experiment to a minute on a laptop, in place.
+
+  The model becomes tiny and the videos the built-in ones; what makes the
+  recipe (mask, target, stride, crops, optimiser) stays.
+
+  Args:
+    config: The experiment.
+  """
+  config.batch_size = 8
+  config.accum_steps = 1
+  config.total_epochs = None
+  config.total_steps = 4
+  config.model.update(
+    num_frames=4,
+    image_size=(64, 64),
+    width=48,
+    depth=2,
+    heads=3,
+    mlp_dim=96,
+    decoder_width=48,
+    decoder_depth=1,
+    decoder_heads=3,
+    decoder_mlp_dim=96,
+  )
+  config.data.source = 'synthetic'
+  config.data.path = ''
+  config.data.num_videos = 48
+  config.data.num_workers = 0
+  config.optimizer.warmup_steps = 2
+  config.checkpoint.every_epochs = None
+  config.log.every_steps = 1
+  for evaluator in config.evals.values():
+    evaluator.update(every_epochs=None, every_steps=4, num_clips=8)
+
+
 def is_optional(field: str) -> bool:
   """Whether the field may hold None."""
   return dict(_leaves(defaults())).get(field, '') is None
