@@ -1,0 +1,134 @@
+"""What is known of a video, what is asked of it, and what can be wrong."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vivit_mae.data import transforms
+
+KINDS = {
+  'missing': 'there is no such file',
+  'empty': 'the file holds no bytes',
+  'unreadable': 'FFmpeg finds no video container in it',
+  'no_video': 'it holds no video stream',
+  'unsupported': 'FFmpeg has no decoder for it',
+  'too_large': 'its frames are too large',
+  'no_frames': 'not one frame decodes',
+  'truncated': 'its end is missing',
+  'corrupt': 'frames in it do not decode',
+}
+
+
+class VideoError(ValueError):
+  """A video that cannot be read.
+
+  Attributes:
+    kind: What is wrong, a key of `KINDS`.
+    name: The video's path or id.
+    detail: What was found, in a few words; may be empty.
+  """
+
+  def __init__(self, kind: str, name: str, detail: str = ''):
+    super().__init__(kind, name, detail)
+    self.kind, self.name, self.detail = kind, name, detail
+
+  def __str__(self):
+    detail = f' ({self.detail})' if self.detail else ''
+    return (
+      f'{self.name or "a video"} is {self.kind}: {KINDS[self.kind]}{detail}'
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VideoInfo:
+  """What a video holds, as it is shown.
+
+  Attributes:
+    num_frames: Frames that decoding gives.
+    duration: Seconds from the first frame's start to the last one's end.
+    fps: Frames per second, on average.
+    width: Columns, after rotation.
+    height: Rows, after rotation.
+    rotation: Degrees (0, 90, 180, 270) the stored frames are turned clockwise.
+    codec: FFmpeg's name of the decoder.
+    pixel_format: FFmpeg's name of the stored pixels' format.
+    variable_frame_rate: Whether frames are not evenly spaced.
+    timestamps: Seconds at which each frame appears; the first is 0.
+  """
+
+  num_frames: int
+  duration: float
+  fps: float
+  width: int
+  height: int
+  rotation: int
+  codec: str
+  pixel_format: str
+  variable_frame_rate: bool
+  timestamps: Float[np.ndarray, 'n']
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Clip:
+  """Which pixels of which frames to read.
+
+  Attributes:
+    frames: Indices of frames; any order, repeats allowed.
+    size: (height, width) of the result.
+    box: What to cut out, in pixels as shown; None takes all.
+    flip: Mirror left to right.
+    antialias: How to shrink; see `transforms.crop_and_resize`.
+  """
+
+  frames: Int[np.ndarray, 't']
+  size: tuple[int, int]
+  box: transforms.Box | None = None
+  flip: bool = False
+  antialias: bool = True
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Timing:
+  """When the frames of a video are shown: the timed fields of `VideoInfo`."""
+
+  duration: float
+  fps: float
+  variable_frame_rate: bool
+  timestamps: Float[np.ndarray, 'n']
+
+  @classmethod
+  def of(
+    cls, ticks: Sequence[int | None], tick: float, rate: float | None
+  ) -> 'Timing':
+    """Reads the timing off presentation times.
+
+    Args:
+      ticks: Presentation time of each frame, in order; None where unknown.
+      tick: Length of a tick, in seconds.
+      rate: Frames per second by the header, None if it does not say: used for
+        single frames, and where the times are unknown or out of order.
+
+    Returns:
+      The timing. The last frame is taken to last as long as is usual.
+    """
+    n = len(ticks)
+    rate = rate or 25.0
+    known = [t for t in ticks if t is not None]
+    ascends = all(a < b for a, b in itertools.pairwise(known))
+    if len(known) == n and ascends:
+      times = (np.asarray(known, np.float64) - known[0]) * tick
+    else:
+      times = np.arange(n) / rate
+    steps = np.diff(times)
+    usual = float(np.median(steps)) if n > 1 else 1 / rate
+    # Containers round times to ticks, some to whole milliseconds.
+    slack = max(1.5 * tick, 0.01 * usual)
+    return cls(
+      duration=float(times[-1]) + usual,
+      fps=(n - 1) / float(times[-1]) if n > 1 else rate,
+      variable_frame_rate=bool(np.any(np.abs(steps - usual) > slack)),
+      timestamps=times,
+    )
