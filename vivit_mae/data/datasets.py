@@ -1,0 +1,318 @@
+"""Where videos come from: every source is a sequence of encoded videos.
+
+A source knows how many videos there are and hands out one at a time, encoded.
+It is cheap to send to a worker process: files are opened there, on first use.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from etils import epath
+
+from vivit_mae.data import listing, lists
+from vivit_mae.data.listing import Example, Listing
+
+__all__ = [
+  'SOURCES',
+  'SOURCE_FIELDS',
+  'Example',
+  'FileSource',
+  'Source',
+  'TfdsSource',
+  'open_source',
+  'source_from',
+]
+
+# The fields of `config.data` that say where the videos are; the others say
+# what is done with them (`pipeline.ClipOptions`).
+SOURCE_FIELDS = (
+  'source',
+  'path',
+  'split',
+  'eval_split',
+  'unlabelled',
+  'eval_fraction',
+  'cache_dir',
+  'num_videos',
+)
+
+
+class Source(Protocol):
+  """Encoded videos by index.
+
+  Attributes:
+    name: What to call this data in messages.
+    class_names: Sorted; `Example.label` indexes them. Empty = no labels.
+  """
+
+  name: str
+  class_names: tuple[str, ...]
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> Example: ...
+
+
+class FileSource:
+  """Videos that lie in files.
+
+  Attributes:
+    name: What to call this data in messages.
+    class_names: Sorted; `Example.label` indexes them. Empty = no labels.
+    examples: Paths, labels and ids.
+  """
+
+  def __init__(
+    self, name: str, examples: Sequence[Example], class_names: tuple[str, ...]
+  ):
+    self.name = name
+    self.examples = examples
+    self.class_names = class_names
+
+  def __len__(self) -> int:
+    return len(self.examples)
+
+  def __getitem__(self, index: int) -> Example:
+    return self.examples[index]
+
+
+class TfdsSource:
+  """A dataset prepared by TFDS or by `python -m vivit_mae.tools.dataset`.
+
+  Its features must hold the encoded video as a scalar of bytes called 'video'.
+  'label' (a ClassLabel or an integer) and 'id' are used where present.
+
+  Attributes:
+    name: What to call this data in messages.
+    class_names: The names of the ClassLabel; empty = no labels.
+  """
+
+  def __init__(
+    self,
+    path: str,
+    split: str = 'train',
+    data_dir: str | None = None,
+    unlabelled: Sequence[str] = (),
+  ):
+    """Opens the metadata of the dataset, not its shards.
+
+    Args:
+      path: The dataset's directory (the one that holds `dataset_info.json`), or
+        the name of a dataset that TFDS knows in `data_dir`.
+      split: A split or a slice of one, such as 'train' or 'train[:90%]'.
+      data_dir: Where TFDS finds a dataset by its name; its default if None.
+      unlabelled: Classes whose videos are to count as having no label.
+
+    Raises:
+      ValueError: If there is no such dataset or split, if the dataset is not
+        finished, or if it does not hold encoded videos.
+    """
+    self._builder = _open_builder(path, data_dir)
+    self._split = self._check_split(split)
+    self._data = None
+    self.name = f'{path} ({self._split})'
+    features = dict(self._builder.info.features)
+    video = features.get('video')
+    # A single string of bytes; TFDS's own Video is a sequence of images.
+    encoded = (
+      video is not None
+      and video.shape == ()
+      and np.dtype(video.np_dtype).kind in 'OSU'
+    )
+    if not encoded:
+      raise ValueError(
+        f'{path!r} holds no encoded videos: a feature "video" of bytes is '
+        f'needed, and it has {listing.shown(features)}. Prepare the video '
+        'files with `python -m vivit_mae.tools.dataset prepare`.'
+      )
+    names = tuple(getattr(features.get('label'), 'names', ()))
+    listing.check_unlabelled(unlabelled, set(names), f'class of {path}')
+    kept = [name for name in names if not listing.fits(name, unlabelled)]
+    self._labels = {names.index(name): i for i, name in enumerate(kept)}
+    self.class_names = tuple(kept)
+
+  def _check_split(self, split: str) -> str:
+    known = self._builder.info.splits
+    if split == 'all':
+      split = '+'.join(known)
+    elif split not in known and listing.SPLITS.get(split) in known:
+      split = listing.SPLITS[split]
+    try:
+      count = known[split].num_examples
+    except (KeyError, ValueError):
+      count = 0
+    if not count:
+      raise ValueError(
+        f'{self._builder.data_dir} has no videos in the split {split!r}. There '
+        f'are: {", ".join(f"{k} ({v.num_examples})" for k, v in known.items())}'
+        ". Slices such as 'train[:90%]' are understood."
+      )
+    return split
+
+  def __getstate__(self) -> dict[str, Any]:
+    return self.__dict__ | {'_data': None}
+
+  def __len__(self) -> int:
+    return self._builder.info.splits[self._split].num_examples
+
+  def __getitem__(self, index: int) -> Example:
+    if self._data is None:
+      self._data = self._builder.as_data_source(self._split)
+    row = self._data[index]
+    label = int(row.get('label', -1))
+    name = row.get('id', b'')
+    return Example(
+      bytes(row['video']),
+      self._labels.get(label, -1),
+      name.decode() if name else f'{self._split}-{index:08d}',
+    )
+
+
+def open_source(
+  source: str,
+  path: str = '',
+  split: str = 'train',
+  *,
+  unlabelled: Sequence[str] = (),
+  eval_fraction: float = 0.0,
+  cache_dir: str = '',
+  num_videos: int = 1200,
+) -> Source:
+  """Opens one split of a dataset.
+
+  Args:
+    source: 'folder', 'csv', 'tfds' or 'synthetic'.
+    path: The folder, the list, or the prepared dataset. Not used by
+      'synthetic'.
+    split: 'train', 'validation', 'test', or 'all'.
+    unlabelled: Classes whose videos are to count as having no label.
+    eval_fraction: For 'folder' and 'csv' without a validation split, the share
+      of the videos that is held out as one, by a hash of the id.
+    cache_dir: Where 'synthetic' writes its videos and where 'tfds' looks for a
+      dataset given by name; '' = the usual place.
+    num_videos: How many videos 'synthetic' writes.
+
+  Returns:
+    The source.
+
+  Raises:
+    ValueError: If the kind is unknown, or if there is nothing to read; the
+      message says what is there.
+  """
+  if source not in SOURCES:
+    raise ValueError(
+      f'data.source is {source!r}; known are {", ".join(map(repr, SOURCES))}.'
+    )
+  return SOURCES[source](
+    path=path,
+    split=split,
+    unlabelled=tuple(unlabelled),
+    eval_fraction=eval_fraction,
+    cache_dir=cache_dir,
+    num_videos=num_videos,
+  )
+
+
+def source_from(data: Mapping[str, Any], split: str | None = None) -> Source:
+  """Opens the source that a config's `data` section describes.
+
+  Args:
+    data: The section; only the fields named in `SOURCE_FIELDS` are read.
+    split: The split to open; `data['split']` if None.
+
+  Returns:
+    The source.
+  """
+  fields = {k: data[k] for k in SOURCE_FIELDS if k in data}
+  fields.pop('eval_split', None)
+  if split is not None:
+    fields['split'] = split
+  return open_source(**fields)
+
+
+def _open_listed(read: Callable[..., Listing]) -> Callable[..., Source]:
+  """A source of files out of a function that lists them."""
+
+  def open_files(
+    path: str,
+    split: str,
+    unlabelled: tuple[str, ...],
+    eval_fraction: float,
+    **other_sources,
+  ) -> Source:
+    del other_sources
+    if not path:
+      raise ValueError('data.path is empty: say where the videos are.')
+    listed = read(path, unlabelled)
+    if listed.missing:
+      raise ValueError(
+        f'{path} names {len(listed.missing)} files that do not exist: '
+        f'{listing.shown(name for name, _ in listed.missing)}. Relative paths '
+        'start from the folder of the list. `python -m '
+        'vivit_mae.tools.dataset prepare` leaves such lines out.'
+      )
+    examples = listing.select(listed, split, eval_fraction, path)
+    return FileSource(f'{path} ({split})', examples, listed.class_names)
+
+  return open_files
+
+
+def _open_tfds(
+  path: str,
+  split: str,
+  unlabelled: tuple[str, ...],
+  cache_dir: str,
+  **other_sources,
+) -> Source:
+  del other_sources
+  return TfdsSource(path, split, cache_dir or None, unlabelled)
+
+
+def _open_synthetic(
+  split: str,
+  unlabelled: tuple[str, ...],
+  cache_dir: str,
+  num_videos: int,
+  **other_sources,
+) -> Source:
+  from vivit_mae.data import synthetic  # It writes its videos through us.
+
+  del other_sources
+  prepared = synthetic.prepare(cache_dir or None, num_videos=num_videos)
+  return TfdsSource(str(prepared), split, unlabelled=unlabelled)
+
+
+def _open_builder(path: str, data_dir: str | None) -> Any:
+  # Imported here: it takes most of a second, which a folder need not pay.
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+  if not path:
+    raise ValueError('data.path is empty: say where the prepared dataset is.')
+  folder = epath.Path(path).expanduser()
+  if (folder / 'dataset_info.json').exists():
+    return tfds.builder_from_directory(os.fspath(folder))
+  if folder.is_dir():
+    raise ValueError(
+      f'{path!r} is no finished dataset: it has no dataset_info.json. If its '
+      'preparation was interrupted, give the same command again and it goes '
+      "on from there. For a folder of video files use source 'folder'."
+    )
+  try:
+    return tfds.builder(path, data_dir=data_dir)
+  except (DatasetNotFoundError, ValueError) as error:
+    raise ValueError(
+      f'No prepared dataset at {path!r}, nor does TFDS know one by this name '
+      f'in {data_dir or "its usual folder"}. Give the directory that holds '
+      'dataset_info.json.'
+    ) from error
+
+
+SOURCES: dict[str, Callable[..., Source]] = {
+  'synthetic': _open_synthetic,
+  'tfds': _open_tfds,
+  'folder': _open_listed(lists.read_folder),
+  'csv': _open_listed(lists.read_csv),
+}

@@ -1,0 +1,181 @@
+"""What videos there are: examples, labels and splits.
+
+Nothing here opens a video. A listing names files; whether one of them can be
+decoded is found out by `prepare`, or while training.
+"""
+
+import dataclasses
+import fnmatch
+import hashlib
+from collections.abc import Iterable, Sequence
+
+SPLITS = {
+  'train': 'train',
+  'training': 'train',
+  'validation': 'validation',
+  'valid': 'validation',
+  'val': 'validation',
+  'dev': 'validation',
+  'test': 'test',
+  'testing': 'test',
+}
+
+
+# How many names an error message shows before it only counts.
+_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One video of a dataset.
+
+  Attributes:
+    video: The encoded bytes, or the path of the file.
+    label: Index into the dataset's class names; -1 = no label.
+    id: A name that stays the same on every machine: the path relative to the
+      folder or list the video came from.
+  """
+
+  video: bytes | str
+  label: int
+  id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """The videos that a folder or a list names.
+
+  Attributes:
+    splits: Examples by split, in a stable order.
+    class_names: Sorted; `Example.label` indexes them. Empty = no labels.
+    skipped: (id, reason) of files that are not videos by their name.
+    missing: (id, reason) of files that a list names and that do not exist.
+  """
+
+  splits: dict[str, tuple[Example, ...]]
+  class_names: tuple[str, ...]
+  skipped: tuple[tuple[str, str], ...] = ()
+  missing: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A video before its label has become a number.
+
+  Attributes:
+    split: The name of its split.
+    path: Where it is.
+    id: See `Example`.
+    label: The name of its class; '' = none.
+  """
+
+  split: str
+  path: str
+  id: str
+  label: str
+
+
+def number_labels(
+  entries: Sequence[Entry], class_names: tuple[str, ...], **report
+) -> Listing:
+  """Turns label names into indices of the class names.
+
+  Args:
+    entries: All videos, in the order to keep.
+    class_names: All labels but ''.
+    **report: Further fields of the listing.
+
+  Returns:
+    The listing, with 'train' as its first split.
+  """
+  index = {name: i for i, name in enumerate(class_names)} | {'': -1}
+  splits: dict[str, list[Example]] = {}
+  for entry in entries:
+    example = Example(entry.path, index[entry.label], entry.id)
+    splits.setdefault(entry.split, []).append(example)
+  ordered = sorted(splits, key=lambda s: (s != 'train', s))
+  return Listing({s: tuple(splits[s]) for s in ordered}, class_names, **report)
+
+
+def select(
+  listing: Listing, split: str, eval_fraction: float, where: str
+) -> tuple[Example, ...]:
+  """Takes one split, holding videos out for evaluation when it must.
+
+  A listing without a validation split holds out a share of 'train', chosen by
+  a hash of the id: the choice depends neither on the order nor on the other
+  videos, so that nothing changes sides when the data grows.
+
+  Args:
+    listing: What there is.
+    split: 'train', 'validation' (or 'val'), 'test', any split of the listing,
+      or 'all'.
+    eval_fraction: The share of 'train' to hold out as 'validation', used when
+      the listing has no validation split of its own.
+    where: The name of the data, for messages.
+
+  Returns:
+    The examples of the split, in the listing's order.
+
+  Raises:
+    ValueError: If the split does not exist or is empty.
+  """
+  if not 0.0 <= eval_fraction < 1.0:
+    raise ValueError(
+      f'data.eval_fraction is {eval_fraction}; it is a share of the videos, at '
+      'least 0 and less than 1.'
+    )
+  splits = hold_out(listing.splits, eval_fraction)
+  if split == 'all':
+    return tuple(e for examples in splits.values() for e in examples)
+  chosen = splits.get(SPLITS.get(split, split), ())
+  if not chosen:
+    counts = ', '.join(f'{k} ({len(v)})' for k, v in splits.items())
+    raise ValueError(
+      f'{where} has no videos in the split {split!r}. There are: {counts}. '
+      'data.eval_fraction holds out a share of the videos as '
+      "'validation' where there is no such split (it is now "
+      f'{eval_fraction:g}).'
+    )
+  return chosen
+
+
+def hold_out(
+  splits: dict[str, tuple[Example, ...]], eval_fraction: float
+) -> dict[str, tuple[Example, ...]]:
+  """Moves a share of 'train' to 'validation', unless there is one already."""
+  if not eval_fraction or splits.get('validation'):
+    return splits
+  train = splits.get('train', ())
+  kept = tuple(e for e in train if _share(e.id) >= eval_fraction)
+  held = tuple(e for e in train if _share(e.id) < eval_fraction)
+  return splits | {'train': kept, 'validation': held}
+
+
+def shown(names: Iterable[str]) -> str:
+  """The first few names, and how many more there are."""
+  names = list(names)
+  more = len(names) - _SHOWN
+  return ', '.join(names[:_SHOWN]) + (f' and {more} more' if more > 0 else '')
+
+
+def fits(name: str, patterns: Sequence[str]) -> bool:
+  """Whether a name equals or matches one of the shell patterns."""
+  return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def check_unlabelled(
+  patterns: Sequence[str], names: set[str], what: str
+) -> None:
+  """Refuses a pattern that fits no name: it is a slip of the pen."""
+  unused = [p for p in patterns if not fnmatch.filter(names, p)]
+  if unused:
+    raise ValueError(
+      f'data.unlabelled names {shown(unused)}, which fits no {what}. There '
+      f'are: {shown(sorted(names)) or "none"}.'
+    )
+
+
+def _share(name: str) -> float:
+  digest = hashlib.sha256(name.encode()).digest()
+  return int.from_bytes(digest[:8], 'big') / 2**64

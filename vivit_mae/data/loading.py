@@ -1,0 +1,298 @@
+"""One batch of videos in, clips out: the work that a data worker does.
+
+What a row of the stream holds depends on the seed and on the row's position in
+the stream alone. Workers, hosts and earlier rows have no part in it.
+"""
+
+import dataclasses
+import difflib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from vivit_mae.data import decode, sampling, transforms
+from vivit_mae.data.datasets import SOURCE_FIELDS, Source
+
+# Draws of another video for a row whose own can't be read. If a quarter of all
+# videos are bad, that many failures in a row happen once in 10^19.
+_MAX_TRIES = 32
+
+REPEATS = ('crops', 'windows')
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipOptions:
+  """What is cut out of a video: the fields of `config.data` about clips.
+
+  Attributes:
+    stride: Distance of consecutive frames of a clip, in frames.
+    stride_seconds: The same in seconds, instead of `stride`.
+    crop: A key of `CROPS`.
+    crop_scale: For 'random_resized': least and greatest part of the area.
+    crop_ratio: For 'random_resized': least and greatest width over height.
+    flip: Whether half of the clips are mirrored left to right.
+    repeats: Clips of one decoded video.
+    repeat: 'crops' gives them the same frames and new crops (VideoMAE V2),
+      'windows' also new frames (MAE-ST).
+    num_workers: Processes that decode; 0 decodes in this one.
+    read_buffer: Batches read ahead, in each process.
+    max_bad_fraction: The greatest share of unreadable videos to bear with.
+  """
+
+  stride: int = 4
+  stride_seconds: float | None = None
+  crop: str = 'multi_scale'
+  crop_scale: Sequence[float] = (0.5, 1.0)
+  crop_ratio: Sequence[float] = (3 / 4, 4 / 3)
+  flip: bool = False
+  repeats: int = 1
+  repeat: str = 'crops'
+  num_workers: int = 0
+  read_buffer: int = 1
+  max_bad_fraction: float = 0.25
+
+  def __post_init__(self):
+    for field, choices in (('crop', tuple(CROPS)), ('repeat', REPEATS)):
+      if getattr(self, field) not in choices:
+        raise ValueError(
+          f'data.{field} is {getattr(self, field)!r}; known are '
+          f'{", ".join(map(repr, choices))}.'
+        )
+    for field, least in (
+      ('stride', 1),
+      ('repeats', 1),
+      ('num_workers', 0),
+      ('read_buffer', 1),
+    ):
+      if getattr(self, field) < least:
+        raise ValueError(
+          f'data.{field} is {getattr(self, field)}; it is at least {least}.'
+        )
+    if self.stride_seconds is not None and self.stride_seconds <= 0:
+      raise ValueError(
+        f'data.stride_seconds is {self.stride_seconds}; it is above 0.'
+      )
+    if not 0 <= self.max_bad_fraction <= 1:
+      raise ValueError(
+        f'data.max_bad_fraction is {self.max_bad_fraction}; it is a share, '
+        'from 0 to 1.'
+      )
+
+  @classmethod
+  def from_data(cls, data: Mapping[str, Any]) -> 'ClipOptions':
+    """Takes what is about clips out of a config's `data` section.
+
+    Args:
+      data: The section. Fields that say where the videos are
+        (`datasets.SOURCE_FIELDS`) are left to `datasets.source_from`.
+
+    Returns:
+      The options.
+
+    Raises:
+      ValueError: If a field is unknown, with the nearest known one.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in data:
+      if name not in known and name not in SOURCE_FIELDS:
+        near = difflib.get_close_matches(name, [*known, *SOURCE_FIELDS], 1)
+        hint = f' Did you mean data.{near[0]}?' if near else ''
+        raise ValueError(f'Unknown field data.{name}.{hint}')
+    return cls(**{name: data[name] for name in known if name in data})
+
+
+def _multi_scale(height, width, size, options, rng):
+  del options
+  return transforms.multi_scale_crop(height, width, size, rng)
+
+
+def _random_resized(height, width, size, options, rng):
+  return transforms.random_resized_crop(
+    height, width, rng, tuple(options.crop_scale), tuple(options.crop_ratio)
+  )
+
+
+def _center(height, width, size, options, rng):
+  del options, rng
+  return transforms.center_crop(height, width, size)
+
+
+# name -> (box of a frame, whether shrinking averages): MAE-ST's crop resizes
+# without averaging, VideoMAE's with.
+CROPS: dict[str, tuple[Callable[..., transforms.Box], bool]] = {
+  'multi_scale': (_multi_scale, True),
+  'random_resized': (_random_resized, False),
+  'center': (_center, True),
+}
+
+
+def row_rng(seed: int, position: int, attempt: int = 0) -> np.random.Generator:
+  """The random numbers of one row of the stream.
+
+  Args:
+    seed: The run's seed.
+    position: Videos before this one, from the start of training.
+    attempt: Counts up when a row needs fresh numbers; attempts never overlap.
+
+  Returns:
+    A generator that depends on nothing but the arguments.
+  """
+  return np.random.Generator(
+    np.random.Philox(key=[seed, position], counter=[0, 0, 0, attempt])
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempts:
+  """Which videos a batch has tried, for the process that counts failures.
+
+  Attributes:
+    tried: Indices of all videos that were opened.
+    bad: (index, id, reason) of those that could not be read.
+    failed: Whether a row found no readable video at all.
+  """
+
+  tried: tuple[int, ...]
+  bad: tuple[tuple[int, str, str], ...]
+  failed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+  """Turns positions of the stream into clips. Picklable.
+
+  Attributes:
+    source: The videos.
+    options: What to cut out of them.
+    num_frames: Frames of a clip.
+    image_size: (height, width) of a clip.
+    seed: The run's seed; None for deterministic clips: the middle of the
+      video, the centre of the picture.
+  """
+
+  source: Source
+  options: ClipOptions
+  num_frames: int
+  image_size: tuple[int, int]
+  seed: int | None
+
+  def __call__(
+    self, positions: Int[np.ndarray, 'v'], indices: Int[np.ndarray, 'v']
+  ) -> dict[str, Any]:
+    """Loads a batch.
+
+    Args:
+      positions: The videos' places in the stream; -1 is padding.
+      indices: Rows of the videos in the source.
+
+    Returns:
+      `video`, `index`, `valid`, `label` unless the source has no classes, and
+      `attempts`. Clips of one video are consecutive. Without a seed, a video
+      that can't be read leaves rows that are not valid; with one, another
+      video takes its place.
+    """
+    repeats = self.options.repeats if self.seed is not None else 1
+    rows = len(positions) * repeats
+    batch = {
+      'video': np.zeros((rows, self.num_frames, *self.image_size, 3), np.uint8),
+      'index': np.full(rows, -1, np.int32),
+      'valid': np.zeros(rows, bool),
+    }
+    if self.source.class_names:
+      batch['label'] = np.full(rows, -1, np.int32)
+    tried: dict[int, None] = {}
+    bad: dict[int, tuple[int, str, str]] = {}
+    failed = False
+    for row, (position, index) in enumerate(
+      zip(positions.tolist(), indices.tolist(), strict=True)
+    ):
+      if position < 0:
+        continue
+      for attempt in range(_MAX_TRIES if self.seed is not None else 1):
+        rng = None
+        if self.seed is not None:
+          rng = row_rng(self.seed, position, attempt)
+          if attempt:
+            index = int(rng.integers(len(self.source)))
+        tried[index] = None
+        example = self.source[index]
+        try:
+          clips = self._clips(example.video, example.id, rng, repeats)
+        except decode.VideoError as error:
+          bad[index] = (index, example.id, str(error))
+          continue
+        here = slice(row * repeats, (row + 1) * repeats)
+        batch['video'][here] = clips
+        batch['index'][here] = index
+        batch['valid'][here] = True
+        if 'label' in batch:
+          batch['label'][here] = example.label
+        break
+      else:
+        failed = True
+    batch['attempts'] = Attempts(tuple(tried), tuple(bad.values()), failed)
+    return batch
+
+  def _clips(
+    self,
+    video: bytes | str,
+    name: str,
+    rng: np.random.Generator | None,
+    repeats: int,
+  ) -> list[UInt8[np.ndarray, 't h w 3']]:
+    """Decodes one video once, for all of its clips."""
+    options = self.options
+    crop, antialias = CROPS[options.crop if rng is not None else 'center']
+    windows = repeats if options.repeat == 'windows' else 1
+
+    def plan(info: decode.VideoInfo) -> list[decode.Clip]:
+      timed = options.stride_seconds is not None
+      frames = sampling.sample_clips(
+        info.num_frames,
+        self.num_frames,
+        stride=None if timed else options.stride,
+        stride_seconds=options.stride_seconds,
+        count=windows,
+        rng=rng,
+        fps=info.fps,
+        timestamps=info.timestamps,
+        duration=info.duration,
+      )
+      return [
+        decode.Clip(
+          frames=frames[k % windows],
+          size=self.image_size,
+          box=crop(info.height, info.width, self.image_size, options, rng),
+          flip=options.flip and rng is not None and transforms.draw_flip(rng),
+          antialias=antialias,
+        )
+        for k in range(repeats)
+      ]
+
+    return decode.read_clips(video, plan, name)
+
+
+def start_worker(parent: int, worker: int, num_workers: int) -> None:
+  """Prepares a worker process: one thread, and no life after its parent.
+
+  Args:
+    parent: The process that must stay alive. One that is killed can't stop its
+      workers, so they look for themselves, every second.
+    worker: Number of this worker; not used.
+    num_workers: How many there are; not used.
+  """
+  del worker, num_workers
+  cv2.setNumThreads(1)
+
+  def watch():
+    while os.getppid() == parent:
+      time.sleep(1)
+    os._exit(1)
+
+  threading.Thread(target=watch, name='parent-watch', daemon=True).start()

@@ -1,0 +1,307 @@
+"""Batches for training and evaluation: Grain over encoded videos.
+
+The stream is a function of the seed, the data and the batch size. Videos are
+shuffled anew in every epoch by index, and batched before workers or hosts share
+the work, so their numbers change nothing; where the stream stands is one count.
+"""
+
+import functools
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from vivit_mae.data import listing, loading
+from vivit_mae.data.datasets import Source
+from vivit_mae.data.loading import Attempts, ClipOptions, Loader
+
+# Fewer distinct videos than this say little about the share of bad ones.
+_MIN_TRIED = 50
+
+
+class BadVideosError(ValueError):
+  """More videos can't be read than `data.max_bad_fraction` allows."""
+
+
+class BadVideos:
+  """Counts unreadable videos and stops when there are too many."""
+
+  def __init__(self, num_videos: int, max_fraction: float, where: str):
+    self._num_videos = num_videos
+    self._max_fraction = max_fraction
+    self._where = where
+    self._tried: set[int] = set()
+    self._bad: dict[int, tuple[str, str]] = {}
+
+  @property
+  def found(self) -> list[tuple[str, str]]:
+    """(id, reason) of each bad video, in the order they were found."""
+    return list(self._bad.values())
+
+  def add(self, attempts: Attempts) -> None:
+    """Takes in what one batch has met.
+
+    Args:
+      attempts: The videos that were opened, and those that failed.
+
+    Raises:
+      BadVideosError: If the share of bad videos is too large, with their
+        names and reasons.
+    """
+    self._tried.update(attempts.tried)
+    for index, name, reason in attempts.bad:
+      if index not in self._bad:
+        self._bad[index] = (name, reason)
+        logging.warning('Bad video %d, left out: %s', len(self._bad), reason)
+    enough = len(self._tried) >= min(_MIN_TRIED, self._num_videos)
+    share = len(self._bad) / max(1, len(self._tried))
+    if attempts.failed or (enough and share > self._max_fraction):
+      raise BadVideosError(
+        f'{len(self._bad)} of {len(self._tried)} videos tried from '
+        f'{self._where} can not be read; data.max_bad_fraction allows '
+        f'{self._max_fraction:g}. '
+        f'{listing.shown(reason for _, reason in self._bad.values())}.'
+      )
+
+
+class TrainIterator(Iterator[dict[str, np.ndarray]]):
+  """The endless stream of training batches, from `train_iterator`.
+
+  Each batch holds `video` uint8 [rows, t, h, w, 3], `index` int32 [rows] (the
+  video's row in its source), `valid` bool [rows] and, if the source has
+  classes, `label` int32 [rows] (-1 = none). Rows are this process's share of
+  the videos times `repeats`; the clips of one video are consecutive.
+  """
+
+  def __init__(
+    self,
+    loader: Loader,
+    seed: int,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+  ):
+    self._loader = loader
+    self._seed = seed
+    self._batch_size = batch_size
+    self._share = _share(batch_size, process_index, process_count)
+    self._bad = BadVideos(
+      len(loader.source), loader.options.max_bad_fraction, loader.source.name
+    )
+    self._row = 0
+    self._batches: grain.DatasetIterator | None = None
+
+  @property
+  def bad(self) -> list[tuple[str, str]]:
+    """(id, reason) of each video found unreadable so far."""
+    return self._bad.found
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    if self._batches is None:
+      self._batches = self._start()
+    batch = next(self._batches)
+    self._bad.add(batch.pop('attempts'))
+    self._row += self._batch_size
+    return batch
+
+  def get_state(self) -> dict[str, int]:
+    """Where the stream stands.
+
+    Returns:
+      `{'row': n}`: n videos have been consumed, over all processes.
+    """
+    return {'row': self._row}
+
+  def set_state(self, state: Mapping[str, int]) -> None:
+    """Goes on where another iterator, with whatever workers, stood.
+
+    Args:
+      state: From `get_state`.
+
+    Raises:
+      ValueError: If it is no such state.
+    """
+    if set(state) != {'row'} or int(state['row']) < 0:
+      raise ValueError(
+        f"The state of the data is {{'row': videos consumed}}; got {state}."
+      )
+    self.close()
+    self._row = int(state['row'])
+
+  def close(self) -> None:
+    """Stops the workers. The next batch would start new ones."""
+    if self._batches is not None:
+      self._batches.close()
+      self._batches = None
+
+  def _start(self) -> grain.DatasetIterator:
+    order = (
+      grain.MapDataset.range(len(self._loader.source))
+      .seed(self._seed)
+      .shuffle()
+      .repeat()
+      .map_with_index(_with_position)
+    )
+    batches = (
+      order[self._row :]
+      .batch(self._batch_size)
+      .map(_Load(self._loader, self._share))
+    )
+    return _iterate(batches, self._loader.options)
+
+
+def train_iterator(
+  source: Source,
+  data: Mapping[str, Any],
+  *,
+  num_frames: int,
+  image_size: tuple[int, int],
+  batch_size: int,
+  seed: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> TrainIterator:
+  """Random clips of all videos, each once in an epoch, for ever.
+
+  Args:
+    source: The videos.
+    data: The config's `data` section; see `loading.ClipOptions`.
+    num_frames: Frames of a clip.
+    image_size: (height, width) of a clip.
+    batch_size: Videos of a batch, over all processes.
+    seed: Decides the order and all random choices.
+    process_index: Which part of each batch is this process's.
+    process_count: Into how many parts batches are split.
+
+  Returns:
+    The stream, at its start.
+
+  Raises:
+    ValueError: If a field of `data` is unknown or impossible, or if the batch
+      does not split evenly.
+  """
+  loader = Loader(
+    source,
+    ClipOptions.from_data(data),
+    num_frames,
+    (int(image_size[0]), int(image_size[1])),
+    seed,
+  )
+  return TrainIterator(loader, seed, batch_size, process_index, process_count)
+
+
+def eval_iterator(
+  source: Source,
+  data: Mapping[str, Any],
+  *,
+  num_frames: int,
+  image_size: tuple[int, int],
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+  """One clip from the middle of each video, its centre, in order, once.
+
+  Args:
+    source: The videos.
+    data: The config's `data` section; strides, workers and the share of bad
+      videos are used, random crops, flips and repeats are not.
+    num_frames: Frames of a clip.
+    image_size: (height, width) of a clip.
+    batch_size: Videos of a batch, over all processes.
+    process_index: Which part of each batch is this process's.
+    process_count: Into how many parts batches are split.
+
+  Yields:
+    Batches as in training, all of one size: the rows that fill up the last one,
+    and those of videos that can't be read, have `valid` False, index -1.
+
+  Raises:
+    ValueError: As in `train_iterator`, and if too many videos are bad.
+  """
+  loader = Loader(
+    source,
+    ClipOptions.from_data(data),
+    num_frames,
+    (int(image_size[0]), int(image_size[1])),
+    None,
+  )
+  share = _share(batch_size, process_index, process_count)
+  padded = math.ceil(len(source) / batch_size) * batch_size
+  batches = (
+    grain.MapDataset.range(padded)
+    .map(_Padded(len(source)))
+    .batch(batch_size)
+    .map(_Load(loader, share))
+  )
+  options = loader.options
+  bad = BadVideos(len(source), options.max_bad_fraction, source.name)
+  iterator = _iterate(batches, options)
+  try:
+    for batch in iterator:
+      bad.add(batch.pop('attempts'))
+      yield batch
+  finally:
+    iterator.close()
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> slice:
+  """The rows of every batch that one process loads."""
+  if batch_size < 1 or batch_size % process_count:
+    raise ValueError(
+      f'batch_size is {batch_size}; it must be a multiple of the number of '
+      f'processes, {process_count}.'
+    )
+  rows = batch_size // process_count
+  return slice(process_index * rows, (process_index + 1) * rows)
+
+
+def _with_position(position: int, index: int) -> np.ndarray:
+  return np.asarray([position, index], np.int64)
+
+
+class _Padded:
+  """Rows of the source in order, then padding. Picklable."""
+
+  def __init__(self, num_videos: int):
+    self._num_videos = num_videos
+
+  def __call__(self, index: int) -> np.ndarray:
+    inside = index < self._num_videos
+    return np.asarray([index if inside else -1, index], np.int64)
+
+
+class _Load:
+  """Loads this process's rows of a batch. Picklable."""
+
+  def __init__(self, loader: Loader, share: slice):
+    self._loader = loader
+    self._share = share
+
+  def __call__(self, rows: np.ndarray) -> dict[str, Any]:
+    rows = rows[self._share]
+    return self._loader(rows[:, 0], rows[:, 1])
+
+
+def _iterate(
+  batches: grain.MapDataset, options: ClipOptions
+) -> grain.DatasetIterator:
+  """Reads batches in this process or in workers, a few ahead."""
+  stream = batches.to_iter_dataset(
+    grain.ReadOptions(num_threads=1, prefetch_buffer_size=options.read_buffer)
+  )
+  if options.num_workers:
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # Grain reads flags to start workers.
+    stream = stream.mp_prefetch(
+      grain.MultiprocessingOptions(
+        num_workers=options.num_workers, per_worker_buffer_size=1
+      ),
+      worker_init_fn=functools.partial(loading.start_worker, os.getpid()),
+    )
+  return iter(stream)
