@@ -12,7 +12,7 @@ from vivit_mae.data import transforms
 KINDS = {
   'missing': 'there is no such file',
   'empty': 'the file holds no bytes',
-  'unreadable': 'FFmpeg finds no video container in it',
+  'unreadable': 'FFmpeg cannot open it',
   'no_video': 'it holds no video stream',
   'unsupported': 'FFmpeg has no decoder for it',
   'too_large': 'its frames are too large',
@@ -36,10 +36,8 @@ class VideoError(ValueError):
     self.kind, self.name, self.detail = kind, name, detail
 
   def __str__(self):
-    detail = f' ({self.detail})' if self.detail else ''
-    return (
-      f'{self.name or "a video"} is {self.kind}: {KINDS[self.kind]}{detail}'
-    )
+    detail = f': {self.detail}' if self.detail else ''
+    return f'{self.name or "video"}: {self.kind} ({KINDS[self.kind]}{detail})'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,0 +1,240 @@
+"""Video files opened with care: their stream, their packets, their end.
+
+Together with `decode` the only file that reads through PyAV. What FFmpeg lets
+pass in silence is an error here: a file that ends before its header says so,
+cover art posing as a video, a header that asks for gigabytes.
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from typing import cast
+
+import av
+import av.container
+import av.error
+import av.stream
+from etils import epath
+
+from vivit_mae.data.video import VideoError
+
+# Larger frames are refused before memory is taken for them; 8K video has half.
+MAX_PIXELS = 2**26
+# Files with more bytes of packets than this are read twice rather than kept.
+KEEP_BYTES = 2**28
+
+_MOV, _MATROSKA = 'mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm'
+# Only these containers store true presentation times for every packet, and
+# only these decoders were checked to skip frames without changing others.
+_INDEXED_FORMATS = (_MOV, _MATROSKA)
+_INDEXED_CODECS = ('h264', 'hevc', 'mpeg4', 'vp8', 'vp9', 'av1', 'libdav1d')
+# Streams cut anywhere are whole files in the other formats.
+_BOUNDED_FORMATS = (_MOV, _MATROSKA, 'avi', 'gif')
+# Playlists would open other files, and FFmpeg can render plain text.
+_FORMATS = (
+  'mov,matroska,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,h264,hevc,'
+  'obu,ivf,mjpeg,mxf,nut,dv,rm,vc1,wtv,webp,yuv4mpegpipe'
+)
+_ATTACHED = av.stream.Disposition.attached_pic
+
+
+class VideoFile:
+  """An open video file with the list of its packets; a context manager.
+
+  Attributes:
+    name: What errors call it.
+    stream: FFmpeg's choice of the best video stream.
+    decoder: Its decoder, limited to one thread.
+    packets: All packets that hold data; None when too large to keep.
+    pts: Presentation time of each packet, in ticks; 0 where unknown.
+    is_key: Whether decoding can start at each packet.
+    order: Positions of the packets that are shown, in order of time; None
+      where the container's word is not to be relied on.
+  """
+
+  stream: av.VideoStream
+  decoder: av.VideoCodecContext
+
+  def __init__(self, source: bytes | str | os.PathLike, name: str):
+    self.name = name if isinstance(source, bytes) else name or str(source)
+    self.packets: list[av.Packet] | None = []
+    self.pts: list[int] = []
+    self.is_key: list[bool] = []
+    self.order: list[int] | None = None
+    self._source = _load(source, self.name)
+
+  def __enter__(self):
+    with contextlib.ExitStack() as stack:
+      self._container, self.stream = stack.enter_context(self.open())
+      self.decoder = self.stream.codec_context
+      self._list_packets()
+      self._stack = stack.pop_all()
+    return self
+
+  def __exit__(self, *error):
+    self.packets = None
+    self._stack.close()
+
+  @contextlib.contextmanager
+  def open(
+    self, *, strict: bool = False, ignore_edits: bool = False
+  ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Opens the file at its best video stream, with a decoder of its own.
+
+    Args:
+      strict: Let the decoder report faults that it could conceal.
+      ignore_edits: Show what an MP4's edit list hides.
+
+    Yields:
+      The container and the stream.
+
+    Raises:
+      VideoError: there is nothing to decode, or too much.
+    """
+    source = self._source
+    target = io.BytesIO(source) if isinstance(source, bytes) else source
+    limit = {'max_pixels': str(MAX_PIXELS)}
+    options = {'format_whitelist': _FORMATS, **limit}
+    if ignore_edits:
+      options['ignore_editlist'] = '1'
+    try:
+      container = av.open(
+        target, mode='r', options=options, metadata_errors='replace'
+      )
+    except av.error.FFmpegError as error:
+      raise VideoError('unreadable', self.name, reason(error)) from None
+    with container:
+      stream = cast(av.VideoStream | None, container.streams.best('video'))
+      if stream is None or stream.disposition & _ATTACHED:
+        raise VideoError('no_video', self.name)
+      decoder = stream.codec_context
+      if decoder is None:
+        raise VideoError('unsupported', self.name)
+      if decoder.width * decoder.height > MAX_PIXELS:
+        raise VideoError(
+          'too_large',
+          self.name,
+          f'{decoder.width}x{decoder.height}; at most {MAX_PIXELS} pixels',
+        )
+      decoder.thread_type = 'NONE'
+      decoder.thread_count = 1
+      decoder.options = limit | ({'err_detect': 'explode'} if strict else {})
+      yield container, stream
+
+  def _list_packets(self) -> None:
+    """Lists the packets, and decides whether they can serve as an index."""
+    kind = self._container.format.name
+    # The end of Matroska is judged by time, and sound may outlast the pictures.
+    streams = () if kind == _MATROSKA else (self.stream,)
+    size, end, timed = 0, 0.0, True
+    shown: list[int] = []
+    last = None
+    try:
+      for packet in self._container.demux(*streams):
+        if not packet.size:
+          continue
+        if packet.pts is not None:
+          stop = (packet.pts + (packet.duration or 0)) * packet.time_base
+          end = max(end, float(stop))
+        if packet.stream_index != self.stream.index:
+          continue
+        if not packet.is_discard:
+          shown.append(len(self.pts))
+        timed = timed and packet.pts is not None
+        self.pts.append(packet.pts or 0)
+        self.is_key.append(packet.is_keyframe)
+        size += packet.size
+        if size > KEEP_BYTES:
+          self.packets = None
+        elif self.packets is not None:
+          self.packets.append(packet)
+        last = packet
+    except av.error.FFmpegError as error:
+      raise VideoError('corrupt', self.name, reason(error)) from None
+    if last is None:
+      raise VideoError('no_frames', self.name, 'its video stream is empty')
+    if kind in _BOUNDED_FORMATS:
+      self._check_end(kind, last, end)
+    if (
+      kind in _INDEXED_FORMATS
+      and self.decoder.name in _INDEXED_CODECS
+      and timed
+      and len(set(self.pts)) == len(self.pts)
+      and shown
+      # Frames shown before the first key frame may or may not decode.
+      and self.is_key[0]
+      and self.pts[0] == min(self.pts)
+    ):
+      self.order = sorted(shown, key=lambda j: self.pts[j])
+
+  def _check_end(self, kind: str, last: av.Packet, end: float) -> None:
+    """Raises VideoError where the header promises more than the file holds.
+
+    Args:
+      kind: FFmpeg's name of the container.
+      last: The last packet of the video stream.
+      end: When the last packet of any stream ends, in seconds.
+    """
+    declared, found = self.stream.frames, len(self.pts)
+    if kind == _MATROSKA:
+      # It counts no frames. Rounding and odd last frames take some slack.
+      promised = (self._container.duration or 0) / av.time_base
+      if end < promised - max(0.15, 0.01 * promised):
+        raise VideoError(
+          'truncated',
+          self.name,
+          f'its header declares {promised:.2f} s, {end:.2f} s are in the file',
+        )
+    if kind == 'avi' and last.dts is not None:
+      found = max(found, last.dts + 1)  # frames may be dropped on purpose
+    if kind == _MOV and found < declared:
+      # An edit list may rightly hide frames: count once more without it.
+      with self.open(ignore_edits=True) as (container, stream):
+        found = sum(1 for p in container.demux(stream) if p.dts is not None)
+    if kind in (_MOV, 'avi') and found < declared:
+      raise VideoError(
+        'truncated',
+        self.name,
+        f'its header declares {declared} frames, {found} are in the file',
+      )
+    if last.is_corrupt:
+      raise VideoError(
+        'truncated',
+        self.name,
+        f'it ends in the middle of frame {len(self.pts)}',
+      )
+    if kind == 'gif' and not self._read_end().endswith(b';'):
+      raise VideoError('truncated', self.name, 'its end mark is missing')
+
+  def _read_end(self) -> bytes:
+    """The last bytes of the file, less any padding after them."""
+    if isinstance(self._source, bytes):
+      tail = self._source[-4096:]
+    else:
+      with open(self._source.removeprefix('file:'), 'rb') as file:
+        file.seek(-min(4096, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        tail = file.read()
+    return tail.rstrip(b'\0\r\n ')
+
+
+def _load(source: bytes | str | os.PathLike, name: str) -> bytes | str:
+  """Bytes stay; remote files are read; local ones become FFmpeg's addresses."""
+  if isinstance(source, bytes):
+    if not source:
+      raise VideoError('empty', name)
+    return source
+  path = epath.Path(source)
+  if not path.is_file():
+    raise VideoError('missing', name)
+  if '://' in str(path):
+    return _load(path.read_bytes(), name)
+  if path.stat().length == 0:
+    raise VideoError('empty', name)
+  # The prefix keeps FFmpeg from reading a protocol into a name with a colon.
+  return f'file:{path}'
+
+
+def reason(error: av.error.FFmpegError) -> str:
+  """FFmpeg's own words."""
+  return error.strerror or type(error).__name__
