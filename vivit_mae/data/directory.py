@@ -10,8 +10,9 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,17 @@ def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
   )
 
 
-def check_names(class_names: Sequence[str]) -> None:
-  """Refuses class names that TFDS would not give back."""
+def check_names(
+  name: str, splits: Iterable[str], class_names: Sequence[str]
+) -> None:
+  """Refuses names that TFDS would not give back."""
+  # A file's name is put together from them, and taken apart again.
+  for what, value in [('dataset', name), *(('split', s) for s in splits)]:
+    if not re.fullmatch(r'[a-z][a-z0-9_]*', value):
+      raise ValueError(
+        f'{value!r} can not name a {what}: use lower case letters, digits and '
+        'underscores, a letter first.'
+      )
   # TFDS keeps them in a file, one in each line, and strips the lines.
   bad = [n for n in class_names if not n or n != n.strip() or '\n' in n]
   if bad or len(set(class_names)) != len(class_names):

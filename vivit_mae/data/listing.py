@@ -49,7 +49,7 @@ class Listing:
     splits: Examples by split, in a stable order.
     class_names: Sorted; `Example.label` indexes them. Empty = no labels.
     skipped: (id, reason) of files that are not videos by their name.
-    missing: (id, reason) of files that a list names and that do not exist.
+    missing: (id, reason) of examples whose files do not exist.
   """
 
   splits: dict[str, tuple[Example, ...]]

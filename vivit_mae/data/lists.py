@@ -54,7 +54,7 @@ def read_folder(
 
   Raises:
     ValueError: If `root` is no folder or holds no video, or if a name in
-      `unlabelled` listing.fits no class folder.
+      `unlabelled` fits no class folder.
   """
   root = epath.Path(root).expanduser()
   if not root.is_dir():
@@ -119,10 +119,7 @@ def read_csv(
   """
   path = epath.Path(path).expanduser()
   if path.is_dir():
-    lists = sorted(
-      (p for p in path.iterdir() if _is_split_list(p.name)),
-      key=lambda p: p.name,
-    )
+    lists = _split_lists(path)
   else:
     lists = [path] if path.exists() else []
   if not lists:
@@ -148,10 +145,14 @@ def read_csv(
   missing = tuple(
     (e.id, 'no such file') for e in entries if not epath.Path(e.path).exists()
   )
-  gone = {name for name, _ in missing}
   names = _list_classes({entry.label for entry in entries} - {''})
-  present = [entry for entry in entries if entry.id not in gone]
-  return listing.number_labels(present, names, missing=missing)
+  return listing.number_labels(entries, names, missing=missing)
+
+
+def has_split_lists(folder: epath.PathLike) -> bool:
+  """Whether a folder holds train.csv, val.csv or test.csv."""
+  folder = epath.Path(folder)
+  return folder.is_dir() and bool(_split_lists(folder))
 
 
 def _extension(name: str) -> str:
@@ -183,9 +184,14 @@ def _list_classes(labels: set[str]) -> tuple[str, ...]:
   return tuple(sorted(labels))
 
 
-def _is_split_list(name: str) -> bool:
-  stem, extension = posixpath.splitext(name)
-  return stem in listing.SPLITS and extension in ('.csv', '.tsv', '.txt')
+def _split_lists(folder: epath.Path) -> list[epath.Path]:
+  """The files of a folder that list the videos of one split each."""
+  found = []
+  for path in sorted(folder.iterdir(), key=lambda p: p.name):
+    stem, extension = posixpath.splitext(path.name)
+    if stem in listing.SPLITS and extension in ('.csv', '.tsv', '.txt'):
+      found.append(path)
+  return found
 
 
 def _resolve(video: str, base: epath.Path) -> tuple[str, str]:

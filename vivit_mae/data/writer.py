@@ -70,7 +70,7 @@ def write_dataset(
   """
   if check not in CHECKS:
     raise ValueError(f'check is {check!r}; known are {", ".join(CHECKS)}.')
-  directory.check_names(class_names)
+  directory.check_names(name, splits, class_names)
   if fingerprint is None:
     fingerprint = directory.fingerprint(splits)
   counts = {
