@@ -18,7 +18,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from vivit_mae.masking import Grid, TokenMask
+from vivit_mae.models import attention as attention_lib
 from vivit_mae.models import positions, transformer, tubelets
+
+_CHOICES = {
+  'attention': attention_lib.ATTENTIONS,
+  'dtype': transformer.DTYPES,
+  'qkv_bias': transformer.QKV_BIASES,
+  'remat': transformer.REMATS,
+}
 
 
 @flax.struct.dataclass
@@ -346,15 +354,20 @@ def check(model: VideoMAE) -> None:
     ValueError: naming the field, what it held and what would do.
   """
   tubelets.grid(model.num_frames, model.image_size, model.tubelet)
-  transformer.check_choice('dtype', model.dtype, transformer.DTYPES)
-  transformer.check_choice('remat', model.remat, transformer.REMATS)
+  for field, choices in _CHOICES.items():
+    transformer.check_choice(field, getattr(model, field), choices)
   for prefix in ('', 'decoder_'):
     width = getattr(model, f'{prefix}width')
     heads = getattr(model, f'{prefix}heads')
-    if heads < 1 or width % heads:
+    if heads < 1 or width < 1 or width % heads:
       raise ValueError(
         f'{prefix}width {width} is not a multiple of {prefix}heads {heads}.'
       )
+  for field in ('channels', 'depth', 'mlp_dim', 'decoder_mlp_dim'):
+    if getattr(model, field) < 1:
+      raise ValueError(f'{field} {getattr(model, field)} must be 1 or more.')
+  if not 0.0 <= model.drop_path < 1.0:
+    raise ValueError(f'drop_path {model.drop_path} must lie in [0, 1).')
 
 
 def position_table(grid: Grid, width: int) -> Float[Array, '1 n d']:
