@@ -1,0 +1,57 @@
+"""VideoMAE pretraining on UCF101 alone: 9.5 k videos, a long schedule.
+
+  python -m vivit_mae.tools.dataset prepare UCF101/train --out=UCF101/tfds
+  python -m vivit_mae.main --config=configs/ucf101_mae.py \
+      --config.data.path=UCF101/tfds --workdir=runs/ucf101_mae
+
+`:S`, `:B` (default), `:L`, `:H` select the size, `:runlocal` a few steps of a
+tiny model on the built-in videos.
+
+Recipe: the authors' script (github.com/MCG-NJU/VideoMAE, scripts/ucf101), which
+is for B; the other sizes keep its values. On little data the mask hides 75 %
+instead of 90, the learning rate doubles, the schedule is long. Cost, quoted by
+a user: 30 hours on 8 GPUs. Result, quoted, B after the published fine-tuning,
+5x3 views: top-1 91.3 (51.4 from scratch).
+"""
+
+from vivit_mae import config as config_lib
+
+
+def get_config(arg=''):
+  """Returns the experiment; see the module's docstring for `arg`."""
+  args = config_lib.parse_arg(arg, variant=('B', 'S', 'L', 'H'), runlocal=False)
+  config = config_lib.defaults('mae')
+  config.batch_size = 192
+  # One more than the paper's 3200, as in the script: its schedule spans it.
+  config.total_epochs = 3201.0
+
+  config.model.variant = f'{args.variant}/16x2'
+  config.model.decoder_depth = 4
+  config.model.dtype = 'bfloat16'
+  config.model.scan = True
+
+  config.mask.kind = 'tube'
+  config.mask.ratio = 0.75
+  config.target.normalise = 'channel'
+
+  config.data.source = 'tfds'
+  config.data.eval_fraction = 0.02
+  config.data.stride = 4
+  config.data.crop = 'multi_scale'
+  config.data.flip = False
+  config.data.num_workers = 16
+
+  config.optimizer.learning_rate = 3e-4
+  config.optimizer.lr_base = 256
+  config.optimizer.min_learning_rate = 1e-5
+  config.optimizer.warmup_epochs = 40.0
+  config.optimizer.weight_decay = 0.05
+  config.optimizer.b2 = 0.95
+
+  config.checkpoint.every_epochs = 100.0
+  config.evals.reconstruction = dict(
+    kind='reconstruction', every_epochs=100.0, num_clips=64, num_pictures=8
+  )
+  if args.runlocal:
+    config_lib.run_local(config)
+  return config

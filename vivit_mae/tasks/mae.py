@@ -1,0 +1,158 @@
+"""Masked autoencoding: predict the masked tubelets from the visible ones.
+
+VideoMAE (Tong et al., NeurIPS 2022, section 3.2) and, with other masks and
+targets, MAE-ST (Feichtenhofer et al., NeurIPS 2022).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from clu import metrics as clu_metrics
+from jaxtyping import Array, Float, Key, UInt8
+
+from vivit_mae import masking, preprocess, targets
+from vivit_mae.models import flops, variants, video_mae
+
+Metrics = clu_metrics.Collection.create(
+  loss=clu_metrics.Average.from_output('loss')
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedAutoencoding:
+  """Pretraining of a masked video autoencoder.
+
+  Attributes:
+    model: encoder and decoder.
+    target: what is predicted for each masked tubelet.
+    mask_kind: name of the masking strategy, see `masking.KINDS`.
+    mask_ratio: share of the tokens that is hidden from the encoder.
+    mask_rounding: how the share becomes a count, see `masking.ROUNDINGS`.
+    mean: subtracted from the pixels in [0, 1], per channel.
+    std: divides them, per channel.
+  """
+
+  model: video_mae.VideoMAE
+  target: targets.PixelTarget
+  mask_kind: str
+  mask_ratio: float
+  mask_rounding: str
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  def init(self, rng: Key[Array, '']) -> dict[str, Any]:
+    """Fresh variables of the model; see `tasks.Task`."""
+    model = self.model
+    video = jnp.zeros(
+      (1, model.num_frames, *model.image_size, model.channels), jnp.float32
+    )
+    mask = self.sample_mask(rng[None])
+    return model.init(rng, video, mask, deterministic=True)
+
+  def sample_mask(self, rngs: Key[Array, 'b']) -> masking.TokenMask:
+    """Draws one mask per key."""
+    return masking.sample(
+      rngs,
+      self.mask_kind,
+      self.mask_ratio,
+      self.model.grid,
+      self.mask_rounding,
+    )
+
+  def inputs(
+    self, video: UInt8[Array, 'b t h w c']
+  ) -> tuple[Float[Array, 'b t h w c'], Float[Array, 'b t h w c']]:
+    """The clip's pixels in [0, 1], and what the network is fed."""
+    unit = preprocess.to_unit(video)
+    return unit, preprocess.normalise(unit, self.mean, self.std)
+
+  def predict(
+    self,
+    variables: Mapping[str, Any],
+    inputs: Float[Array, 'b t h w c'],
+    mask: masking.TokenMask,
+    *,
+    deterministic: bool,
+    row_keys: Key[Array, 'b'] | None = None,
+  ) -> Float[Array, 'b m p']:
+    """What the model makes of the masked tubelets; see `models.VideoMAE`."""
+    output = self.model.apply(
+      variables, inputs, mask, deterministic=deterministic, row_keys=row_keys
+    )
+    assert isinstance(output, video_mae.VideoMAEOutput)
+    return output.prediction
+
+  def loss(
+    self,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rngs: Key[Array, 'b'],
+  ) -> tuple[Float[Array, ''], tuple[clu_metrics.Collection, dict[str, Any]]]:
+    """Mean squared error over the masked tubelets; see `tasks.Task`."""
+    mask_rngs, path_rngs = (_purpose(rngs, i) for i in range(2))
+    mask = self.sample_mask(mask_rngs)
+    unit, inputs = self.inputs(batch['video'])
+    prediction = self.predict(
+      variables, inputs, mask, deterministic=False, row_keys=path_rngs
+    )
+    per_clip = self.clip_loss(prediction, unit, mask)
+    valid = batch['valid']
+    loss = jnp.sum(per_clip * valid) / jnp.maximum(jnp.sum(valid), 1)
+    metrics = Metrics.single_from_model_output(loss=per_clip, mask=valid)
+    return loss, (metrics, {})
+
+  def clip_loss(
+    self,
+    prediction: Float[Array, 'b m p'],
+    unit: Float[Array, 'b t h w c'],
+    mask: masking.TokenMask,
+  ) -> Float[Array, 'b']:
+    """Mean squared error of each clip over its masked tubelets, float32."""
+    error = prediction - self.target.target(unit, mask.masked)
+    return jnp.mean(jnp.square(error), axis=(1, 2))
+
+  def flops_per_clip(self) -> float:
+    """Operations of one clip's forward pass; see `tasks.Task`."""
+    grid = self.model.grid
+    num_visible = masking.num_visible(
+      self.mask_kind, self.mask_ratio, grid, self.mask_rounding
+    )
+    num_masked = grid[0] * grid[1] * grid[2] - num_visible
+    return flops.video_mae_flops(self.model, num_visible, num_masked)
+
+
+def from_config(config: ml_collections.ConfigDict) -> MaskedAutoencoding:
+  """Builds the task from the sections model, target, mask and preprocess.
+
+  Args:
+    config: an experiment's configuration.
+
+  Returns:
+    The task.
+
+  Raises:
+    ValueError: a field holds something impossible.
+  """
+  _, tubelet = variants.parse(config.model.variant)
+  target = targets.build(
+    tubelet=tubelet, channels=config.model.channels, **config.target
+  )
+  model = variants.build(**config.model, target_dim=target.dim)
+  return MaskedAutoencoding(
+    model=model,
+    target=target,
+    mask_kind=config.mask.kind,
+    mask_ratio=config.mask.ratio,
+    mask_rounding=config.mask.rounding,
+    mean=tuple(config.preprocess.mean),
+    std=tuple(config.preprocess.std),
+  )
+
+
+def _purpose(rngs: Key[Array, 'b'], purpose: int) -> Key[Array, 'b']:
+  """Keys for one use of each row's key."""
+  return jax.vmap(jax.random.fold_in, (0, None))(rngs, purpose)
