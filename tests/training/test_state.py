@@ -20,7 +20,7 @@ def run(mesh, accum_steps=1, steps=3, rows=16, fsdp_min_bytes=0):
   where = jax.tree.map(lambda x: x.sharding, abstract)
   update = jax.jit(
     state_lib.make_update(
-      task.loss, optimizer, seed=0, accum_steps=accum_steps
+      task.loss, optimizer, lambda step: 0.01, seed=0, accum_steps=accum_steps
     ),
     donate_argnums=0,
     out_shardings=(where, sharding.replicated(mesh)),
@@ -113,7 +113,9 @@ def test_changed_collections_are_carried():
     mesh=mesh,
     fsdp_min_bytes=0,
   )
-  update = state_lib.make_update(loss, optimizer, seed=0, accum_steps=2)
+  update = state_lib.make_update(
+    loss, optimizer, lambda step: 0.01, seed=0, accum_steps=2
+  )
   batch = sharding.put_batch(
     fakes.make_batch(16), sharding.batch_sharding(mesh)
   )

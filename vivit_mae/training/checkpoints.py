@@ -324,8 +324,8 @@ def _load_weights(
 class StopSignal:
   """Notes SIGTERM and SIGINT, so that the loop can save before it leaves.
 
-  A signal during compilation is noted as well and acted on before the first
-  step, where nothing has been trained yet. A second one acts at once. On
+  A signal during compilation is noted as well, and acted on when that is over:
+  nothing has been trained that could be lost. A second signal acts at once. On
   several hosts JAX's own handler makes all of them stop at one step.
   """
 

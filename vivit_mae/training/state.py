@@ -97,6 +97,7 @@ def row_keys(seed: int, step: Int[Array, ''], rows: int) -> Key[Array, 'b']:
 def make_update(
   loss_fn: Callable[..., Any],
   optimizer: optax.GradientTransformation,
+  schedule: Callable[[Any], Any],
   *,
   seed: int,
   accum_steps: int,
@@ -110,13 +111,14 @@ def make_update(
     loss_fn: `Task.loss`: variables, batch, row keys -> loss, (metrics,
       changed collections). The loss is a mean over the rows.
     optimizer: The update rule.
+    schedule: Its learning rate by step, to report.
     seed: Seed of the run.
     accum_steps: A, microbatches of one update.
 
   Returns:
     A function of state and batch giving the new state and a dict with the loss,
-    the metrics (a clu collection) and the norms of gradients, parameters and
-    updates.
+    the metrics (a clu collection), the learning rate and the norms of
+    gradients, parameters and updates.
   """
 
   def gradients(
@@ -176,6 +178,7 @@ def make_update(
     report = {
       'loss': loss,
       'metrics': metrics,
+      'learning_rate': schedule(state.step),
       'norms': {
         'l2_grads': optax.tree.norm(grads),
         'l2_params': optax.tree.norm(params),

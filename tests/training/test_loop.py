@@ -1,0 +1,227 @@
+import json
+import logging
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vivit_mae import evaluation, tasks
+from vivit_mae.training import loop
+
+
+def lines(workdir) -> list[dict]:
+  text = (pathlib.Path(workdir) / 'metrics.jsonl').read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def losses(workdir) -> dict[int, float]:
+  found = lines(workdir)
+  steps = [line['step'] for line in found]
+  assert len(set(steps)) == len(steps)
+  return {line['step']: line['loss'] for line in found}
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def killed(config, workdir, number, step, *overrides, timeout=120):
+  return subprocess.run(
+    [
+      *(sys.executable, '-m', 'tests.training.killed'),
+      *(str(config), str(workdir), str(int(number)), str(step)),
+      *overrides,
+    ],
+    capture_output=True,
+    text=True,
+    timeout=timeout,
+    cwd=pathlib.Path(__file__).parents[2],
+    check=False,
+  )
+
+
+class FakeEvaluator:
+  def __init__(self):
+    self.steps = []
+
+  def run(self, variables, step):
+    self.steps.append(step)
+    yield 'size', float(len(jax.tree.leaves(variables)))
+    yield 'odd', abs(step - 3.0)
+    yield 'picture', np.zeros((4, 6, 3), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def straight(experiment, tmp_path_factory):
+  """Losses and final state of a run that nothing interrupts."""
+  from vivit_mae import command
+
+  workdir = tmp_path_factory.mktemp('straight')
+  state = loop.train_and_evaluate(command.load(str(experiment)), workdir)
+  return workdir, losses(workdir), jax.device_get(state)
+
+
+def test_a_run_learns_and_leaves_what_it_should(straight):
+  workdir, values, state = straight
+  assert list(values) == list(range(1, 9))
+  assert values[8] < values[1]
+  assert int(state.step) == 8
+  config = json.loads((workdir / 'config.json').read_text())
+  assert config['model']['width'] == 24
+  table = (workdir / 'parameters.txt').read_text()
+  assert 'mask_token' in table
+  line = lines(workdir)[2]
+  assert {
+    'learning_rate',
+    'l2_grads',
+    'l2_params',
+    'l2_updates',
+    'clips_per_second',
+    'data_wait',
+  } < line.keys()
+  np.testing.assert_allclose(line['learning_rate'], 0.03 * 8 / 256)
+  steps = {p.name for p in (workdir / 'checkpoints').iterdir()}
+  assert steps == {'6', '8'}
+
+
+def test_a_finished_run_does_nothing_more(straight, tiny, caplog):
+  caplog.set_level(logging.INFO)
+  workdir, values, state = straight
+  again = loop.train_and_evaluate(tiny(), workdir)
+  assert_equal(jax.device_get(again), state)
+  assert losses(workdir) == values
+  assert 'weights: this workdir, step 8' in caplog.text
+  shorter = loop.train_and_evaluate(tiny(total_steps=4), workdir)
+  assert int(shorter.step) == 8
+  assert 'nothing to do' in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('before', 'after', 'step'), [(0, 0, 5), (2, 2, 6), (2, 0, 3)]
+)
+def test_killed_and_started_again_is_bitwise_the_same(
+  straight, experiment, tiny, tmp_path, before, after, step
+):
+  overrides = [f'data.num_workers={before}']
+  child = killed(experiment, tmp_path, signal.SIGKILL, step, *overrides)
+  assert child.returncode == -signal.SIGKILL, child.stderr
+  assert max(losses(tmp_path)) == step
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 99, "lo')
+  state = loop.train_and_evaluate(tiny(data__num_workers=after), tmp_path)
+  assert losses(tmp_path) == straight[1]
+  assert_equal(jax.device_get(state), straight[2])
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(
+  straight, experiment, tiny, tmp_path, number
+):
+  child = killed(experiment, tmp_path, number, 3, 'checkpoint.every_steps=100')
+  assert child.returncode == 128 + number, child.stderr
+  assert 'Traceback' not in child.stderr
+  assert f'{number.name} at step' in child.stderr
+  saved = [p.name for p in (tmp_path / 'checkpoints').iterdir()]
+  assert saved in (['3'], ['4'])
+  state = loop.train_and_evaluate(tiny(), tmp_path)
+  assert losses(tmp_path) == straight[1]
+  assert_equal(jax.device_get(state), straight[2])
+
+
+def test_nan_stops_and_leaves_the_last_good_checkpoint(
+  straight, tiny, tmp_path, monkeypatch
+):
+  build = tasks.build
+
+  class Bad:
+    def __init__(self, task):
+      self.model = task.model
+      self.init = task.init
+      self.flops_per_clip = task.flops_per_clip
+      self._loss = task.loss
+
+    def loss(self, variables, batch, rngs):
+      loss, aux = self._loss(variables, batch, rngs)
+      grown = variables['params']['mask_token']
+      seen = jnp.abs(grown - jax.lax.stop_gradient(grown)).sum()
+      bad = jnp.where(self.is_late(variables), jnp.nan, 0.0)
+      return loss + seen + bad, aux
+
+    def is_late(self, variables):
+      # The norm's scale starts at one and moves with each update.
+      scale = variables['params']['encoder']['norm']['scale']
+      return jnp.abs(scale - 1).max() > 2e-3
+
+  monkeypatch.setattr(tasks, 'build', lambda config: Bad(build(config)))
+  with pytest.raises(loop.DivergedError, match=r'step \d: loss is nan') as e:
+    loop.train_and_evaluate(tiny(), tmp_path)
+  assert 'config.optimizer.learning_rate' in str(e.value)
+  failed = int(str(e.value).split(':')[0].split()[1])
+  steps = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
+  assert steps
+  assert max(steps) == (failed - 1) // 2 * 2
+  monkeypatch.undo()
+  state = loop.train_and_evaluate(tiny(), tmp_path)
+  assert_equal(jax.device_get(state), straight[2])
+
+
+def test_evaluators_run_before_saving_and_choose_the_best(
+  tiny, tmp_path, monkeypatch
+):
+  fakes = []
+
+  def build(config, task, *, put, num_devices, workdir):
+    assert num_devices == 8
+    assert config.evals.fake.kind == 'fake'
+    fakes.append(FakeEvaluator())
+    return {'fake': fakes[-1]}
+
+  monkeypatch.setattr(evaluation, 'build', build)
+  config = tiny(
+    evals=dict(fake=dict(kind='fake', every_steps=3)),
+    checkpoint__best_metric='fake/odd',
+    checkpoint__keep_last=1,
+    checkpoint__every_steps=4,
+    log__tensorboard=True,
+  )
+  loop.train_and_evaluate(config, tmp_path)
+  assert fakes[0].steps == [3, 6, 8]
+  found = {x['step']: x['fake/odd'] for x in lines(tmp_path) if 'fake/odd' in x}
+  assert found == {3: 0, 6: 3, 8: 5}
+  # 3 was saved because it was the best, and kept.
+  assert {p.name for p in (tmp_path / 'checkpoints').iterdir()} == {'3', '8'}
+  assert list(tmp_path.glob('events.out.tfevents*'))
+
+  config.checkpoint.best_metric = 'fak/odd'
+  with pytest.raises(ValueError, match=r"best_metric='fak/odd'.*are: fake"):
+    loop.train_and_evaluate(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    ({'batch_size': 12}, r'12 clips .* multiple of 8'),
+    ({'accum_steps': 4}, r'8 devices x 4 accumulation'),
+    ({'mesh__data': 3}, r'config\.mesh: .* 8 devices'),
+    ({'profile__num_steps': -1, 'seed': 1.5}, r'config\.seed'),
+    ({'data__path': '/nowhere'}, '/nowhere'),
+    ({'optimizer__schedule': 'linear'}, 'cosine, warmup_cosine'),
+  ],
+)
+def test_mistakes_are_named_before_anything_runs(
+  tiny, tmp_path, overrides, message
+):
+  with pytest.raises((ValueError, TypeError), match=message):
+    loop.train_and_evaluate(tiny(**overrides), tmp_path)
+
+
+def test_a_trace_is_written(tiny, tmp_path):
+  config = tiny(total_steps=3, profile__start_step=1, profile__num_steps=1)
+  loop.train_and_evaluate(config, tmp_path)
+  assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
