@@ -8,30 +8,47 @@ rounding. The softmax is float32 in all of them.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Heads = Float[Array, 'b n k h']
+from vivit_mae.models.blockwise_attention import blockwise_attention
+
+Queries = Float[Array, 'b n k h']
+Keys = Float[Array, 'b m k h']
+
+# Tokens from which the scores of a head outgrow a CPU core's cache.
+_BLOCKWISE_FROM = 512
 
 
-def _xla(query: Heads, key: Heads, value: Heads) -> Heads:
-  return jax.nn.dot_product_attention(query, key, value, implementation='xla')
+def _xla(query: Queries, key: Keys, value: Keys) -> Queries:
+  scores = jnp.einsum(
+    'bnkh,bmkh->bknm',
+    query * query.shape[-1] ** -0.5,
+    key,
+    preferred_element_type=jnp.float32,
+  )
+  weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+  return jnp.einsum('bknm,bmkh->bnkh', weights, value)
 
 
-def _cudnn(query: Heads, key: Heads, value: Heads) -> Heads:
+def _cudnn(query: Queries, key: Keys, value: Keys) -> Queries:
   return jax.nn.dot_product_attention(query, key, value, implementation='cudnn')
 
 
-def _auto(query: Heads, key: Heads, value: Heads) -> Heads:
+def _auto(query: Queries, key: Keys, value: Keys) -> Queries:
+  backend = jax.default_backend()
   # cuDNN's flash kernel takes half precision and heads of 8 to 128.
   fits = query.dtype.itemsize == 2 and query.shape[-1] in range(8, 129, 8)
-  if fits and jax.default_backend() == 'gpu':
+  if backend == 'gpu' and fits:
     return _cudnn(query, key, value)
+  if backend == 'cpu' and query.shape[1] > _BLOCKWISE_FROM:
+    return blockwise_attention(query, key, value)
   return _xla(query, key, value)
 
 
-# The last part of a name is the device it is made for.
-ATTENTIONS: dict[str, Callable[[Heads, Heads, Heads], Heads]] = {
+ATTENTIONS: dict[str, Callable[[Queries, Keys, Keys], Queries]] = {
   'auto': _auto,
   'xla': _xla,
+  'blockwise': blockwise_attention,
   'cudnn': _cudnn,
 }
