@@ -6,7 +6,7 @@ targets, MAE-ST (Feichtenhofer et al., NeurIPS 2022).
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
