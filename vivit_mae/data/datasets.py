@@ -6,13 +6,13 @@ It is cheap to send to a worker process: files are opened there, on first use.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from etils import epath
 
 from vivit_mae.data import listing, lists
-from vivit_mae.data.listing import Example, Listing
+from vivit_mae.data.listing import Example, Examples, Listing
 
 __all__ = [
   'SOURCES',
@@ -39,8 +39,9 @@ SOURCE_FIELDS = (
 )
 
 
-class Source(Protocol):
-  """Encoded videos by index.
+@runtime_checkable
+class Source(Examples, Protocol):
+  """Encoded videos by index, and the names of their classes.
 
   Attributes:
     name: What to call this data in messages.
@@ -49,10 +50,6 @@ class Source(Protocol):
 
   name: str
   class_names: tuple[str, ...]
-
-  def __len__(self) -> int: ...
-
-  def __getitem__(self, index: int, /) -> Example: ...
 
 
 class FileSource:
@@ -74,8 +71,8 @@ class FileSource:
   def __len__(self) -> int:
     return len(self.examples)
 
-  def __getitem__(self, index: int) -> Example:
-    return self.examples[index]
+  def __getitem__(self, index: SupportsIndex, /) -> Example:
+    return self.examples[index.__index__()]
 
 
 class TfdsSource:
@@ -157,9 +154,10 @@ class TfdsSource:
   def __len__(self) -> int:
     return self._builder.info.splits[self._split].num_examples
 
-  def __getitem__(self, index: int) -> Example:
+  def __getitem__(self, index: SupportsIndex, /) -> Example:
     if self._data is None:
       self._data = self._builder.as_data_source(self._split)
+    index = index.__index__()
     row = self._data[index]
     label = int(row.get('label', -1))
     name = row.get('id', b'')

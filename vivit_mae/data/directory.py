@@ -21,7 +21,7 @@ from etils import epath
 from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core import splits as splits_lib
 
-from vivit_mae.data.listing import Example
+from vivit_mae.data.listing import Examples
 
 VERSION = '1.0.0'
 
@@ -110,11 +110,12 @@ def check_names(
     )
 
 
-def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
+def fingerprint(splits: Mapping[str, Examples]) -> str:
   """Stands for a dataset's input: ids, labels and sizes."""
   digest = hashlib.sha256()
   for split, examples in splits.items():
-    for example in examples:
+    for i in range(len(examples)):
+      example = examples[i]
       if isinstance(example.video, bytes):
         size = len(example.video)
       else:

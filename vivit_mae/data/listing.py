@@ -8,6 +8,7 @@ import dataclasses
 import fnmatch
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Protocol, SupportsIndex, runtime_checkable
 
 SPLITS = {
   'train': 'train',
@@ -22,7 +23,7 @@ SPLITS = {
 
 
 # How many names an error message shows before it only counts.
-_SHOWN = 5
+_SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,15 @@ class Example:
   video: bytes | str
   label: int
   id: str
+
+
+@runtime_checkable
+class Examples(Protocol):
+  """Examples by index, listed or made when they are asked for."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: SupportsIndex, /) -> Example: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,11 +162,13 @@ def hold_out(
   return splits | {'train': kept, 'validation': held}
 
 
-def shown(names: Iterable[str]) -> str:
+def shown(names: Iterable[str], separator: str = ', ') -> str:
   """The first few names, and how many more there are."""
   names = list(names)
-  more = len(names) - _SHOWN
-  return ', '.join(names[:_SHOWN]) + (f' and {more} more' if more > 0 else '')
+  parts = names[:_SHOWN]
+  if len(names) > _SHOWN:
+    parts.append(f'and {len(names) - _SHOWN} more')
+  return separator.join(parts)
 
 
 def fits(name: str, patterns: Sequence[str]) -> bool:

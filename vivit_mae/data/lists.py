@@ -205,7 +205,13 @@ def _resolve(video: str, base: epath.Path) -> tuple[str, str]:
 
 def _read_lines(file: epath.Path) -> Iterator[tuple[str, str, str]]:
   """Yields (path, label, split) of each line; '' where there is none."""
-  text = file.read_text(encoding='utf-8-sig')
+  try:
+    text = file.read_bytes().decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise ValueError(
+      f'{str(file)!r} is not a list of videos: it is not UTF-8 text. For a '
+      "video or a folder of videos use source 'folder'."
+    ) from error
   lines = [
     (number, line)
     for number, line in enumerate(text.splitlines(), start=1)

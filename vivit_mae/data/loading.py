@@ -155,7 +155,7 @@ class Attempts:
   Attributes:
     tried: Indices of all videos that were opened.
     bad: (index, id, reason) of those that could not be read.
-    failed: Whether a row found no readable video at all.
+    failed: Whether a training row found no readable video at all.
   """
 
   tried: tuple[int, ...]
@@ -235,7 +235,7 @@ class Loader:
           batch['label'][here] = example.label
         break
       else:
-        failed = True
+        failed = self.seed is not None
     batch['attempts'] = Attempts(tuple(tried), tuple(bad.values()), failed)
     return batch
 

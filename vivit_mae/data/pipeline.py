@@ -20,6 +20,12 @@ from vivit_mae.data import listing, loading
 from vivit_mae.data.datasets import Source
 from vivit_mae.data.loading import Attempts, ClipOptions, Loader
 
+_logger = logging.getLogger(__name__)
+
+# Videos until the stream ends. Grain's own endless repetition is longer, but
+# overflows in batches of one.
+_ENDLESS = 2**53
+
 # Fewer distinct videos than this say little about the share of bad ones.
 _MIN_TRIED = 50
 
@@ -57,15 +63,17 @@ class BadVideos:
     for index, name, reason in attempts.bad:
       if index not in self._bad:
         self._bad[index] = (name, reason)
-        logging.warning('Bad video %d, left out: %s', len(self._bad), reason)
+        _logger.warning(
+          'Video left out (%d so far): %s', len(self._bad), reason
+        )
     enough = len(self._tried) >= min(_MIN_TRIED, self._num_videos)
     share = len(self._bad) / max(1, len(self._tried))
     if attempts.failed or (enough and share > self._max_fraction):
       raise BadVideosError(
         f'{len(self._bad)} of {len(self._tried)} videos tried from '
         f'{self._where} can not be read; data.max_bad_fraction allows '
-        f'{self._max_fraction:g}. '
-        f'{listing.shown(reason for _, reason in self._bad.values())}.'
+        f'{self._max_fraction:g}:\n  '
+        + listing.shown((reason for _, reason in self.found), '\n  ')
       )
 
 
@@ -140,11 +148,12 @@ class TrainIterator(Iterator[dict[str, np.ndarray]]):
       self._batches = None
 
   def _start(self) -> grain.DatasetIterator:
+    count = len(self._loader.source)
     order = (
-      grain.MapDataset.range(len(self._loader.source))
+      grain.MapDataset.range(count)
       .seed(self._seed)
       .shuffle()
-      .repeat()
+      .repeat(_ENDLESS // count)
       .map_with_index(_with_position)
     )
     batches = (

@@ -22,14 +22,14 @@ from etils import epath
 
 from vivit_mae.data import decode, directory
 from vivit_mae.data.directory import Prepared, Rejected
-from vivit_mae.data.listing import Example, shown
+from vivit_mae.data.listing import Example, Examples, shown
 
 CHECKS = ('packets', 'full')
 
 
 def write_dataset(
   out_dir: epath.PathLike,
-  splits: Mapping[str, Sequence[Example]],
+  splits: Mapping[str, Examples],
   *,
   name: str = 'videos',
   class_names: Sequence[str] = (),
@@ -133,8 +133,9 @@ def _finish(
   directory.write_report(out / 'rejected.csv', rejected)
   if not any(map(sum, lengths.values())):
     raise ValueError(
-      f'None of the {len(rejected)} videos can be read: '
-      f'{shown(r.reason for r in rejected)}. See {out / "rejected.csv"}.'
+      f'None of the {len(rejected)} videos can be read; all the reasons are '
+      f'in {out / "rejected.csv"}:\n  '
+      + shown((r.reason for r in rejected), '\n  ')
     )
   directory.write_metadata(out, name, encoder, lengths, sizes)
   counts = {split: sum(n) for split, n in lengths.items()}
@@ -142,7 +143,7 @@ def _finish(
 
 
 def _per_split(
-  shards: int | Mapping[str, int], splits: Mapping[str, Sequence[Example]]
+  shards: int | Mapping[str, int], splits: Mapping[str, Examples]
 ) -> dict[str, int]:
   if isinstance(shards, int):
     return dict.fromkeys(splits, shards)
@@ -174,7 +175,7 @@ class _Record:
 
 
 def _load(
-  examples: Sequence[Example],
+  examples: Examples,
   part: range,
   split: str,
   check: str,
