@@ -34,6 +34,7 @@ def main() -> None:
     decoder_intermediate_size=32,
     layer_norm_eps=1e-6,
     norm_pix_loss=True,
+    use_mean_pooling=False,  # Otherwise the encoder has no final norm.
   )
   model = transformers.VideoMAEForPreTraining(config).eval()
   model.decoder.norm.eps = 1e-6

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +42,7 @@ def test_embedding_is_a_convolution():
   video = jax.random.normal(jax.random.key(0), (2, 4, 8, 12, 3))
   patches = tubelets.patchify(video, (2, 4, 4))
   embedding = tubelets.TubeletEmbedding((2, 4, 4), channels=3, width=10)
-  variables = embedding.init(jax.random.key(1), patches)
+  variables: Any = embedding.init(jax.random.key(1), patches)
   kernel, bias = (variables['params'][name] for name in ('kernel', 'bias'))
   assert kernel.shape == (2, 4, 4, 3, 10)
   convolved = jax.lax.conv_general_dilated(
@@ -50,8 +52,9 @@ def test_embedding_is_a_convolution():
     padding='VALID',
     dimension_numbers=('NTHWC', 'THWIO', 'NTHWC'),
   )
+  embedded: Any = embedding.apply(variables, patches)
   np.testing.assert_allclose(
-    embedding.apply(variables, patches),
+    embedded,
     convolved.reshape(2, -1, 10) + bias,
     atol=1e-5,
   )
@@ -60,7 +63,8 @@ def test_embedding_is_a_convolution():
 def test_embedding_starts_as_a_torch_convolution():
   patches = jnp.zeros((1, 1, 1536))
   embedding = tubelets.TubeletEmbedding((2, 16, 16), channels=3, width=192)
-  params = embedding.init(jax.random.key(0), patches)['params']
+  variables: Any = embedding.init(jax.random.key(0), patches)
+  params = variables['params']
   bound = 1536**-0.5
   for name in ('kernel', 'bias'):
     assert jnp.abs(params[name]).max() <= bound
