@@ -233,49 +233,42 @@ def test_folder_and_prepared_dataset_give_the_same_stream(
   iterator.close()
 
 
-@pytest.mark.parametrize('repeat', ['crops', 'windows'])
-def test_repeats(without_decoding, monkeypatch, repeat):
+def _plans(monkeypatch, **data: Any):
+  """The clips that are cut out of forty videos, straight from the loader."""
   plans = []
   read_clips = decode.read_clips
 
   def spy(video, plan, name):
-    return read_clips(video, lambda i: plans.append(plan(i)) or plans[-1], name)
-
-  monkeypatch.setattr(decode, 'read_clips', spy)
-  data: dict[str, Any] = dict(
-    stride=1, repeats=4, repeat=repeat, crop='random_resized'
-  )
-  next(_train(_Fake(20), batch_size=10, **data))
-  same_frames, same_boxes = [], []
-  for clips in plans:
-    assert len(clips) == 4
-    same_frames.append(len({tuple(c.frames) for c in clips}) == 1)
-    same_boxes.append(len({c.box for c in clips}) == 1)
-  assert not any(same_boxes)
-  assert all(same_frames) if repeat == 'crops' else not all(same_frames)
-
-
-def test_flip_switch(without_decoding, monkeypatch):
-  flips = []
-  read_clips = decode.read_clips
-
-  def spy(video, plan, name):
     def plan_and_note(info):
-      clips = plan(info)
-      flips.extend(clip.flip for clip in clips)
-      return clips
+      plans.append(plan(info))
+      return plans[-1]
 
     return read_clips(video, plan_and_note, name)
 
   monkeypatch.setattr(decode, 'read_clips', spy)
-  never = _train(_Fake(40), batch_size=40, flip=False)
-  next(never)
-  never.close()
-  assert len(flips) >= 80
-  assert not any(flips)
-  flips.clear()
-  next(_train(_Fake(40), batch_size=40, flip=True))
-  assert 0.3 < np.mean(flips[:80]) < 0.7
+  options = loading.ClipOptions(**data)
+  load = loading.Loader(_Fake(40), options, **_SHAPE, seed=0)
+  load(np.arange(40), np.arange(40))
+  return plans
+
+
+@pytest.mark.parametrize('repeat', ['crops', 'windows'])
+def test_repeats(without_decoding, monkeypatch, repeat):
+  plans = _plans(
+    monkeypatch, stride=1, repeats=4, repeat=repeat, crop='random_resized'
+  )
+  assert [len(clips) for clips in plans] == [4] * 40
+  same_frames = [len({tuple(c.frames) for c in clips}) == 1 for clips in plans]
+  assert all(same_frames) if repeat == 'crops' else not any(same_frames[:5])
+  assert all(len({c.box for c in clips}) > 1 for clips in plans)
+
+
+@pytest.mark.parametrize('flip', [False, True])
+def test_flip_switch(without_decoding, monkeypatch, flip):
+  plans = _plans(monkeypatch, stride=2, repeats=2, flip=flip)
+  flips = [clip.flip for clips in plans for clip in clips]
+  assert len(flips) == 80
+  assert 0.3 < np.mean(flips) < 0.7 if flip else not any(flips)
 
 
 def test_stride_in_seconds(source):
