@@ -1,6 +1,7 @@
 import logging
 import pathlib
 import signal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +9,9 @@ import numpy as np
 import pytest
 
 from tests.training import fakes
-from vivit_mae import config as config_lib
 from vivit_mae.training import checkpoints as checkpoints_lib
 from vivit_mae.training import sharding
 from vivit_mae.training import state as state_lib
-
-
-def section(**values):
-  config = config_lib.defaults().checkpoint
-  for name, value in values.items():
-    config[name] = value
-  return config
 
 
 def build(init=None, fsdp=1):
@@ -34,14 +27,14 @@ def build(init=None, fsdp=1):
 def save(workdir, step=3, init=None):
   _, create = build(init)
   state = jax.tree.map(lambda x: x + 1, create())
-  with checkpoints_lib.Checkpoints(workdir, section()) as checkpoints:
+  with checkpoints_lib.Checkpoints(workdir) as checkpoints:
     checkpoints.save(step, state, {'row': 24})
   return state
 
 
 def start(workdir, init=None, fsdp=1, **sources):
   abstract, create = build(init, fsdp)
-  with checkpoints_lib.Checkpoints(workdir, section()) as checkpoints:
+  with checkpoints_lib.Checkpoints(workdir) as checkpoints:
     return checkpoints_lib.initial_state(
       checkpoints, abstract, create, **sources
     )
@@ -144,13 +137,13 @@ def test_weights_that_only_one_side_has_are_reported(tmp_path, caplog):
 
 @pytest.mark.parametrize(('mode', 'best'), [('min', 2), ('max', 5)])
 def test_keeps_last_every_and_best(tmp_path, mode, best):
-  config = section(
+  config: Any = dict(
     keep_last=2, keep_every_steps=4, best_metric='e/x', best_mode=mode
   )
   _, create = build()
   state = create()
   values = {1: 3.0, 2: 1.0, 3: 2.0, 5: 9.0}
-  with checkpoints_lib.Checkpoints(tmp_path, config) as checkpoints:
+  with checkpoints_lib.Checkpoints(tmp_path, **config) as checkpoints:
     for step in range(1, 9):
       metrics = {'e/x': values[step]} if step in values else {}
       checkpoints.save(step, state, {}, metrics)
@@ -161,7 +154,7 @@ def test_keeps_last_every_and_best(tmp_path, mode, best):
     assert not checkpoints.is_best({'e/y': 0.0})
   steps = {int(p.name) for p in (tmp_path / 'checkpoints').iterdir()}
   assert steps == {4, best, 7, 8}
-  with checkpoints_lib.Checkpoints(tmp_path, config) as checkpoints:
+  with checkpoints_lib.Checkpoints(tmp_path, **config) as checkpoints:
     assert checkpoints.best == best
 
 
@@ -182,8 +175,7 @@ def test_async_saves_see_the_state_of_their_step(tmp_path):
   _, create = build(lambda key: {'params': {'w': jnp.zeros((512, 512))}})
   add = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
   state = create()
-  config = section(keep_last=20)
-  with checkpoints_lib.Checkpoints(tmp_path, config) as checkpoints:
+  with checkpoints_lib.Checkpoints(tmp_path, keep_last=20) as checkpoints:
     for step in range(1, 6):
       state = add(state)
       checkpoints.save(step, state, {})
@@ -198,7 +190,7 @@ def test_async_saves_see_the_state_of_their_step(tmp_path):
 
 def test_a_signal_is_noted_and_a_second_one_acts(tmp_path):
   with (
-    checkpoints_lib.Checkpoints(tmp_path, section()) as checkpoints,
+    checkpoints_lib.Checkpoints(tmp_path) as checkpoints,
     checkpoints_lib.StopSignal() as stop,
   ):
     assert not stop.requested(checkpoints, 1)

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from ml_collections import ConfigDict
 
 from vivit_mae.training.state import TrainState
 
@@ -25,20 +24,31 @@ class Checkpoints:
   again. Kept are the last few, every n-th, and the best by a metric.
   """
 
-  def __init__(self, workdir: epath.PathLike, config: ConfigDict):
+  def __init__(
+    self,
+    workdir: epath.PathLike,
+    *,
+    keep_last: int = 2,
+    keep_every_steps: int | None = None,
+    best_metric: str = '',
+    best_mode: str = 'min',
+  ):
     """Opens the folder.
 
     Args:
       workdir: The run's folder; its `checkpoints` is created if missing.
-      config: The section `checkpoint`.
+      keep_last: How many of the newest are kept.
+      keep_every_steps: Those of its multiples are kept too.
+      best_metric: The one with the best value of it is kept too.
+      best_mode: Whether 'min' or 'max' is best.
     """
     self.directory = epath.Path(workdir) / 'checkpoints'
     policies = ocp.checkpoint_managers
-    keep: list[Any] = [policies.LatestN(config.keep_last)]
-    if config.keep_every_steps is not None:
-      keep.append(policies.EveryNSteps(config.keep_every_steps))
-    self._best = config.best_metric
-    self._sign = {'max': 1, 'min': -1}[config.best_mode]
+    keep: list[Any] = [policies.LatestN(keep_last)]
+    if keep_every_steps is not None:
+      keep.append(policies.EveryNSteps(keep_every_steps))
+    self._best = best_metric
+    self._sign = {'max': 1, 'min': -1}[best_mode]
     if self._best:
       keep.append(
         policies.BestN(

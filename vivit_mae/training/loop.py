@@ -160,7 +160,12 @@ def _run(
     flops_per_clip=task.flops_per_clip(),
   )
   open_checkpoints = functools.partial(
-    checkpoints_lib.Checkpoints, workdir, config.checkpoint
+    checkpoints_lib.Checkpoints,
+    workdir,
+    keep_last=config.checkpoint.keep_last,
+    keep_every_steps=config.checkpoint.keep_every_steps,
+    best_metric=best,
+    best_mode=config.checkpoint.best_mode,
   )
   sources = {'resume': config.resume, 'init_from': config.init_from.path}
   config_lib.check_read(config)
