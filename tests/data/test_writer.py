@@ -70,6 +70,12 @@ def test_report_of_rejected_videos(videos, tmp_path):
   assert 'jump/broken.mp4' in rows[1][3]
 
 
+def test_a_file_that_no_record_holds(videos, tmp_path, monkeypatch):
+  monkeypatch.setattr(writer, 'MAX_BYTES', 0)
+  with pytest.raises(ValueError, match=r'loose.mp4: too_large \(\d+ bytes'):
+    _write(videos, tmp_path)
+
+
 def test_same_videos_same_shards_whatever_the_threads(videos, tmp_path):
   _write(videos, tmp_path / 'a', shards=2, num_threads=1)
   _write(videos, tmp_path / 'b', shards=2, num_threads=3)

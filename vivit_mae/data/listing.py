@@ -8,7 +8,7 @@ import dataclasses
 import fnmatch
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Protocol, SupportsIndex, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 SPLITS = {
   'train': 'train',
@@ -48,7 +48,7 @@ class Examples(Protocol):
 
   def __len__(self) -> int: ...
 
-  def __getitem__(self, index: SupportsIndex, /) -> Example: ...
+  def __getitem__(self, index: int, /) -> Example: ...
 
 
 @dataclasses.dataclass(frozen=True)

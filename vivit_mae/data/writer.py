@@ -24,6 +24,8 @@ from vivit_mae.data import decode, directory
 from vivit_mae.data.directory import Prepared, Rejected
 from vivit_mae.data.listing import Example, Examples, shown
 
+# Protocol buffers, which hold the examples, end at 2 GiB; the rest needs a bit.
+MAX_BYTES = 2**31 - 2**20
 CHECKS = ('packets', 'full')
 
 
@@ -188,6 +190,11 @@ def _load(
     example = examples[i]
     try:
       video = _read(example)
+      if len(video) > MAX_BYTES:
+        reason = (
+          f'{example.id}: too_large ({len(video)} bytes; cut it in parts)'
+        )
+        return Rejected(split, example.id, 'too_large', reason)
       info = decode.probe(video, example.id, decode=check == 'full')
     except decode.VideoError as error:
       return Rejected(split, example.id, error.kind, str(error))
