@@ -8,6 +8,7 @@ cover art posing as a video, a header that asks for gigabytes.
 import contextlib
 import io
 import os
+import struct
 from collections.abc import Iterator
 from typing import cast
 
@@ -36,6 +37,8 @@ _FORMATS = (
   'mov,matroska,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,h264,hevc,'
   'obu,ivf,mjpeg,mxf,nut,dv,rm,vc1,wtv,webp,yuv4mpegpipe'
 )
+# Keeps FFmpeg from reading a protocol into a name with a colon.
+_LOCAL = 'file:'
 _ATTACHED = av.stream.Disposition.attached_pic
 
 
@@ -111,11 +114,15 @@ class VideoFile:
       decoder = stream.codec_context
       if decoder is None:
         raise VideoError('unsupported', self.name)
-      if decoder.width * decoder.height > MAX_PIXELS:
+      width, height = decoder.width, decoder.height
+      if container.format.name == 'gif':
+        # FFmpeg learns it from the first frame that decodes, if one does.
+        width, height = struct.unpack('<6xHH', self._read_ends()[0][:10])
+      if width * height > MAX_PIXELS:
         raise VideoError(
           'too_large',
           self.name,
-          f'{decoder.width}x{decoder.height}; at most {MAX_PIXELS} pixels',
+          f'{width}x{height}; at most {MAX_PIXELS} pixels are read',
         )
       decoder.thread_type = 'NONE'
       decoder.thread_count = 1
@@ -204,18 +211,20 @@ class VideoFile:
         self.name,
         f'it ends in the middle of frame {len(self.pts)}',
       )
-    if kind == 'gif' and not self._read_end().endswith(b';'):
+    # Some writers pad after the end mark.
+    padding = b'\0\r\n '
+    if kind == 'gif' and self._read_ends()[1].rstrip(padding)[-1:] != b';':
       raise VideoError('truncated', self.name, 'its end mark is missing')
 
-  def _read_end(self) -> bytes:
-    """The last bytes of the file, less any padding after them."""
+  def _read_ends(self) -> tuple[bytes, bytes]:
+    """The first and the last 4 KiB of the file."""
     if isinstance(self._source, bytes):
-      tail = self._source[-4096:]
-    else:
-      with open(self._source.removeprefix('file:'), 'rb') as file:
-        file.seek(-min(4096, os.fstat(file.fileno()).st_size), os.SEEK_END)
-        tail = file.read()
-    return tail.rstrip(b'\0\r\n ')
+      return self._source[:4096], self._source[-4096:]
+    with open(self._source.removeprefix(_LOCAL), 'rb') as file:
+      start = file.read(4096)
+      size = os.fstat(file.fileno()).st_size
+      file.seek(max(0, size - 4096))
+      return start, file.read()
 
 
 def _load(source: bytes | str | os.PathLike, name: str) -> bytes | str:
@@ -231,8 +240,7 @@ def _load(source: bytes | str | os.PathLike, name: str) -> bytes | str:
     return _load(path.read_bytes(), name)
   if path.stat().length == 0:
     raise VideoError('empty', name)
-  # The prefix keeps FFmpeg from reading a protocol into a name with a colon.
-  return f'file:{path}'
+  return f'{_LOCAL}{path}'
 
 
 def reason(error: av.error.FFmpegError) -> str:

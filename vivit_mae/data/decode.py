@@ -153,12 +153,14 @@ class _Decoder:
     bound = len(file.pts) * file.decoder.width * file.decoder.height * 3
     kept: list[av.VideoFrame] = []
     ticks = []
-    for frame in self._decode_all():
+    faults: list[av.error.FFmpegError] = []
+    for frame in self._decode_all(faults):
       ticks.append(frame.pts)
       if bound <= container.KEEP_BYTES or not kept:
         kept.append(frame)
     if not kept:
-      raise VideoError('no_frames', file.name)
+      detail = container.reason(faults[0]) if faults else ''
+      raise VideoError('no_frames', file.name, detail)
     self._frames = kept if len(kept) == len(ticks) else None
     self.info = self._describe(kept[0], ticks)
 

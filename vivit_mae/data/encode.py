@@ -16,7 +16,7 @@ from PIL import Image
 def write_video(
   path: epath.PathLike | None,
   frames: Iterable[UInt8[np.ndarray, 'h w 3']],
-  fps: float,
+  fps: float | int,
   *,
   crf: int = 20,
   gop: int = 32,
@@ -88,7 +88,7 @@ def write_video(
 def write_gif(
   path: epath.PathLike | None,
   frames: Iterable[UInt8[np.ndarray, 'h w 3']],
-  fps: float,
+  fps: float | int,
 ) -> bytes:
   """Makes a moving GIF that repeats for ever, with one palette per frame.
 

@@ -15,7 +15,7 @@ MAE_ST_FPS = 30.0
 
 
 def videomae_frames(
-  num_frames: int, length: int, stride: int, position: float
+  num_frames: int, length: int, stride: int, position: float | int
 ) -> Int[np.ndarray, 't']:
   """VideoMAE's pretraining clip: every `stride`-th frame from a start.
 
@@ -41,7 +41,11 @@ def videomae_frames(
 
 
 def mae_st_frames(
-  num_frames: int, length: int, stride: float, position: float, fps: float
+  num_frames: int,
+  length: int,
+  stride: float | int,
+  position: float | int,
+  fps: float | int,
 ) -> Int[np.ndarray, 't']:
   """MAE-ST's clip: a span of time, cut into equal steps.
 
@@ -67,10 +71,10 @@ def mae_st_frames(
 
 def timed_frames(
   timestamps: Float[np.ndarray, 'n'],
-  duration: float,
+  duration: float | int,
   length: int,
-  stride_seconds: float,
-  position: float,
+  stride_seconds: float | int,
+  position: float | int,
 ) -> Int[np.ndarray, 't']:
   """A clip at equal steps of time, for any and for variable frame rates.
 
@@ -109,13 +113,13 @@ def sample_clips(
   length: int,
   *,
   stride: int | None = None,
-  stride_seconds: float | None = None,
+  stride_seconds: float | int | None = None,
   style: str = 'videomae',
   count: int = 1,
   rng: np.random.Generator | None = None,
-  fps: float = MAE_ST_FPS,
+  fps: float | int = MAE_ST_FPS,
   timestamps: Float[np.ndarray, 'n'] | None = None,
-  duration: float | None = None,
+  duration: float | int | None = None,
 ) -> list[Int[np.ndarray, 't']]:
   """Chooses the frames of `count` clips of one video.
 

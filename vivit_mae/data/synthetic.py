@@ -215,7 +215,7 @@ class Videos:
     *,
     size: int = SIZE,
     num_frames: int = NUM_FRAMES,
-    fps: float = FPS,
+    fps: float | int = FPS,
   ):
     validation = num_videos // _VALIDATION_SHARE
     rows = {
@@ -254,7 +254,7 @@ def prepare(
   *,
   size: int = SIZE,
   num_frames: int = NUM_FRAMES,
-  fps: float = FPS,
+  fps: float | int = FPS,
   progress: bool = True,
 ) -> epath.Path:
   """Writes the dataset, unless it is already there.

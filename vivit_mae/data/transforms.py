@@ -42,7 +42,7 @@ def multi_scale_crop(
   width: int,
   size: tuple[int, int],
   rng: np.random.Generator,
-  scales: Sequence[float] = MULTI_SCALES,
+  scales: Sequence[float | int] = MULTI_SCALES,
   max_distort: int = 1,
 ) -> Box:
   """Draws VideoMAE's pretraining crop: fixed scales at thirteen fixed places.
@@ -91,8 +91,8 @@ def random_resized_crop(
   height: int,
   width: int,
   rng: np.random.Generator,
-  scale: tuple[float, float] = (0.5, 1.0),
-  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+  scale: tuple[float | int, float | int] = (0.5, 1.0),
+  ratio: tuple[float | int, float | int] = (3 / 4, 4 / 3),
 ) -> Box:
   """Draws a box of random area and shape, as MAE-ST and fine-tuning use.
 
@@ -166,7 +166,7 @@ def _central(height: int, width: int, crop_height: int, crop_width: int) -> Box:
   return Box(top, left, crop_height, crop_width)
 
 
-def draw_flip(rng: np.random.Generator, probability: float = 0.5) -> bool:
+def draw_flip(rng: np.random.Generator, probability: float | int = 0.5) -> bool:
   """Draws whether to mirror a clip left to right."""
   return bool(rng.random() < probability)
 

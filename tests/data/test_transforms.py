@@ -1,0 +1,163 @@
+"""Crops follow the published rules; resizing equals PIL's and OpenCV's."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from vivit_mae.data import transforms
+
+
+def _boxes(draw, count=4000):
+  rng = np.random.default_rng(0)
+  return {draw(rng) for _ in range(count)}
+
+
+def test_multi_scale_crop_draws_all_its_crops_and_no_others():
+  # The sides of 256 rows: 256, 224, 192, 168.
+  height, width = 256, 340
+  boxes = _boxes(
+    lambda rng: transforms.multi_scale_crop(height, width, (224, 224), rng),
+    count=8000,
+  )
+  sides = [256, 224, 192, 168]
+  expected = set()
+  for i, h in enumerate(sides):
+    for j, w in enumerate(sides):
+      if abs(i - j) > 1:
+        continue
+      down, across = (height - h) // 4, (width - w) // 4
+      for x, y in (
+        *((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2)),
+        *((2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3)),
+      ):
+        expected.add(transforms.Box(y * down, x * across, h, w))
+  assert boxes == expected
+
+
+def test_multi_scale_crop_snaps_to_the_target():
+  # .875 of 258 is 225, one off 224; .75 of it is 193.
+  boxes = _boxes(
+    lambda rng: transforms.multi_scale_crop(258, 400, (224, 224), rng)
+  )
+  assert {box.height for box in boxes} == {258, 224, 193, 170}
+
+
+def test_multi_scale_crop_never_leaves_small_frames():
+  for height, width in ((1, 1), (30, 40), (222, 222), (223, 500)):
+    for box in _boxes(
+      lambda rng, h=height, w=width: transforms.multi_scale_crop(
+        h, w, (224, 224), rng
+      ),
+      count=500,
+    ):
+      assert 0 <= box.top <= box.top + box.height <= height
+      assert 0 <= box.left <= box.left + box.width <= width
+
+
+def test_random_resized_crop_obeys_area_and_shape():
+  rng = np.random.default_rng(0)
+  shapes = []
+  for _ in range(2000):
+    box = transforms.random_resized_crop(240, 320, rng, (0.5, 1), (0.75, 4 / 3))
+    assert 0 <= box.top <= box.top + box.height <= 240
+    assert 0 <= box.left <= box.left + box.width <= 320
+    area = box.height * box.width / (240 * 320)
+    assert 0.49 < area <= 1
+    shapes.append(box.width / box.height)
+  assert min(shapes) > 0.74
+  assert max(shapes) < 1.35
+
+
+def test_random_resized_crop_falls_back_to_the_centre():
+  rng = np.random.default_rng(0)
+  box = transforms.random_resized_crop(100, 1000, rng, (0.9, 1), (0.75, 4 / 3))
+  assert box == transforms.Box(0, 433, 100, 133)
+  box = transforms.random_resized_crop(1000, 100, rng, (0.9, 1), (0.75, 4 / 3))
+  assert box == transforms.Box(433, 0, 133, 100)
+
+
+@pytest.mark.parametrize(
+  ('frame', 'size', 'short_side', 'expected'),
+  [
+    ((256, 340), (224, 224), None, (0, 42, 256, 256)),
+    ((256, 340), (224, 224), 256, (16, 58, 224, 224)),
+    ((480, 360), (112, 112), 128, (82, 22, 315, 315)),
+    ((100, 100), (32, 64), None, (25, 0, 50, 100)),
+    ((5, 5), (224, 224), None, (0, 0, 5, 5)),
+  ],
+)
+def test_center_crop(frame, size, short_side, expected):
+  assert (
+    transforms.center_crop(frame[0], frame[1], size, short_side) == expected
+  )
+
+
+def test_center_crop_refuses_a_short_side_without_room():
+  with pytest.raises(ValueError, match=r'short_side=100 .* use 224 or more'):
+    transforms.center_crop(256, 340, (224, 224), 100)
+
+
+def test_flips_are_drawn_as_often_as_asked():
+  rng = np.random.default_rng(0)
+  flips = [transforms.draw_flip(rng, 0.25) for _ in range(4000)]
+  assert abs(np.mean(flips) - 0.25) < 0.03
+  assert not any(transforms.draw_flip(rng, 0) for _ in range(50))
+  assert all(transforms.draw_flip(rng, 1) for _ in range(50))
+
+
+def _frame(height=90, width=120):
+  rng = np.random.default_rng(0)
+  return rng.integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize('size', [(32, 48), (90, 120), (200, 131)])
+@pytest.mark.parametrize('box', [None, transforms.Box(7, 11, 60, 70)])
+def test_resizing_equals_pil_and_opencv(size, box):
+  frame = _frame()
+  cut = frame if box is None else frame[7:67, 11:81]
+  pil = Image.fromarray(cut).resize(size[::-1], Image.Resampling.BILINEAR)
+  np.testing.assert_array_equal(
+    transforms.crop_and_resize(frame, box, size), np.asarray(pil)
+  )
+  np.testing.assert_array_equal(
+    transforms.crop_and_resize(frame, box, size, antialias=False),
+    cv2.resize(np.ascontiguousarray(cut), size[::-1]),
+  )
+
+
+def test_resizing_without_antialias_is_plain_interpolation():
+  """Half-pixel centres, as torch's align_corners=False, to rounding."""
+  frame = _frame(9, 12)
+  height, width = 5, 7
+  ys = np.clip((np.arange(height) + 0.5) * 9 / height - 0.5, 0, 8)
+  xs = np.clip((np.arange(width) + 0.5) * 12 / width - 0.5, 0, 11)
+  top, left = np.floor(ys).astype(int), np.floor(xs).astype(int)
+  down, right = np.minimum(top + 1, 8), np.minimum(left + 1, 11)
+  v, u = (ys - top)[:, None, None], (xs - left)[None, :, None]
+  pixels = frame.astype(float)
+  expected = (
+    pixels[top][:, left] * (1 - v) * (1 - u)
+    + pixels[top][:, right] * (1 - v) * u
+    + pixels[down][:, left] * v * (1 - u)
+    + pixels[down][:, right] * v * u
+  )
+  resized = transforms.crop_and_resize(
+    frame, None, (height, width), antialias=False
+  )
+  assert np.abs(resized - expected).max() <= 1
+
+
+def test_flipping_mirrors_left_to_right():
+  frame = _frame()
+  plain = transforms.crop_and_resize(frame, None, (32, 48))
+  flipped = transforms.crop_and_resize(frame, None, (32, 48), flip=True)
+  np.testing.assert_array_equal(flipped[:, ::-1], plain)
+
+
+@pytest.mark.parametrize(
+  'box', [(-1, 0, 5, 5), (0, 0, 91, 5), (0, 118, 5, 3), (0, 0, 0, 5)]
+)
+def test_boxes_outside_the_frame_are_refused(box):
+  with pytest.raises(ValueError, match='does not lie in a frame of 90 rows'):
+    transforms.crop_and_resize(_frame(), transforms.Box(*box), (8, 8))
