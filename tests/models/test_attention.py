@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vivit_mae.models import attention
+
+
+def _inputs(shape, dtype='float32'):
+  keys = jax.random.split(jax.random.key(0), 4)
+  return [jax.random.normal(key, shape, dtype) for key in keys]
+
+
+def _with_gradients(name, query, key, value, gradient):
+  def run(*inputs):
+    output, backward = jax.vjp(attention.ATTENTIONS[name], *inputs)
+    return output, *backward(gradient)
+
+  return jax.jit(run)(query, key, value)
+
+
+# One block, several equal blocks, and blocks of which the last is filled up.
+@pytest.mark.parametrize('tokens', [5, 512, 517])
+@pytest.mark.parametrize('name', ['auto', 'blocked'])
+def test_implementations_agree(name, tokens):
+  inputs = _inputs((2, tokens, 3, 8))
+  expected = _with_gradients('xla', *inputs)
+  for got, each in zip(_with_gradients(name, *inputs), expected, strict=True):
+    np.testing.assert_allclose(got, each, rtol=1e-4, atol=1e-4)
+
+
+def test_blocked_holds_no_square_array():
+  inputs = _inputs((1, 1024, 1, 8))
+  jaxpr = jax.make_jaxpr(lambda *x: _with_gradients('blocked', *x))(*inputs)
+  assert '1024,1024' not in str(jaxpr)
+  assert '256,1024' in str(jaxpr)
+
+
+def test_blocked_survives_large_scores():
+  query, key, value, gradient = _inputs((1, 16, 1, 8))
+  out = _with_gradients('blocked', 100 * query, 100 * key, value, gradient)
+  assert all(jnp.isfinite(each).all() for each in out)
+
+
+@pytest.mark.parametrize('name', ['auto', 'xla', 'blocked'])
+def test_half_precision_comes_back_in_half_precision(name):
+  inputs = _inputs((2, 20, 2, 8), 'bfloat16')
+  exact = _with_gradients('xla', *(x.astype(jnp.float32) for x in inputs))
+  for got, each in zip(_with_gradients(name, *inputs), exact, strict=True):
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+      got.astype(jnp.float32), each, rtol=0.05, atol=0.1
+    )
