@@ -140,6 +140,9 @@ def test_stream_does_not_depend_on_workers(source):
     iterator.close()
   _assert_same(streams[0], streams[1])
   _assert_same(streams[0], streams[2])
+  # Nothing is left in the workers' memory.
+  arrays = [array for batch in streams[2] for array in batch.values()]
+  assert all(type(array) is np.ndarray for array in arrays)
 
 
 def test_state_is_one_row_and_goes_on_with_other_workers(source):

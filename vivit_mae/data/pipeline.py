@@ -112,8 +112,7 @@ class TrainIterator(Iterator[dict[str, np.ndarray]]):
   def __next__(self) -> dict[str, np.ndarray]:
     if self._batches is None:
       self._batches = self._start()
-    batch = next(self._batches)
-    self._bad.add(batch.pop('attempts'))
+    batch = _receive(next(self._batches), self._bad)
     self._row += self._batch_size
     return batch
 
@@ -253,10 +252,22 @@ def eval_iterator(
   iterator = _iterate(batches, options)
   try:
     for batch in iterator:
-      bad.add(batch.pop('attempts'))
-      yield batch
+      yield _receive(batch, bad)
   finally:
     iterator.close()
+
+
+def _receive(batch: dict[str, Any], bad: BadVideos) -> dict[str, np.ndarray]:
+  """Counts a batch's failures, and copies arrays that came from workers.
+
+  Those lie in memory that is shared with the workers. One that is still alive
+  when Python ends makes it print errors.
+  """
+  bad.add(batch.pop('attempts'))
+  return {
+    key: value if type(value) is np.ndarray else np.array(value)
+    for key, value in batch.items()
+  }
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:
