@@ -241,6 +241,16 @@ def test_a_split_that_is_not_there(tmp_path):
     datasets.open_source('folder', str(tmp_path), eval_fraction=1.0)
 
 
+def test_a_share_too_small_to_hold_anything_out(tmp_path):
+  _touch(tmp_path, 'a.mp4')
+  listed = lists.read_folder(tmp_path)
+  assert list(listing.hold_out(listed.splits, 0.001)) == ['train']
+  with pytest.raises(
+    ValueError, match=r'data\.eval_fraction holds out a share'
+  ):
+    listing.select(listed, 'validation', 0.001, 'here')
+
+
 def test_own_validation_split_makes_eval_fraction_idle():
   train = tuple(listing.Example('', -1, str(i)) for i in range(100))
   splits = {'train': train, 'validation': train[:1]}

@@ -398,6 +398,12 @@ def test_wrong_fields(source, data, message):
     _train(source, **data)
 
 
+@pytest.mark.parametrize('seed', [-1, 2**32])
+def test_impossible_seed(source, seed):
+  with pytest.raises(ValueError, match=f'seed is {seed}'):
+    _train(source, seed=seed)
+
+
 def test_row_randomness_is_its_own():
   draws = {
     loading.row_rng(*key).random()

@@ -178,6 +178,12 @@ def test_source_of_a_prepared_dataset(videos, tmp_path):
     datasets.TfdsSource(out, unlabelled=('walk',))
 
 
+def test_dataset_by_name(videos, tmp_path):
+  _write(videos, tmp_path / 'videos' / writer.directory.VERSION)
+  source = datasets.open_source('tfds', 'videos', cache_dir=str(tmp_path))
+  assert (len(source), source.class_names) == (7, ('jump', 'run'))
+
+
 def test_dataset_without_encoded_videos(videos, tmp_path):
   _write(videos, tmp_path)
   features = json.loads((tmp_path / 'features.json').read_text())

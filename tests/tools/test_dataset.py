@@ -65,7 +65,7 @@ def test_splits(videos, tmp_path, capsys):
       for e in map(folder.__getitem__, range(len(folder)))
       if e.id != 'a/broken.mp4'
     ]
-  only = ('--split', 'validation', *share)
+  only = ('--split', 'val', *share)
   assert _run(videos, '--out', tmp_path / 'p', *only) == 0
   with pytest.raises(ValueError, match='no videos in the split'):
     datasets.open_source('tfds', str(tmp_path / 'p'), 'train')

@@ -79,7 +79,7 @@ class TfdsSource:
   """A dataset prepared by TFDS or by `python -m vivit_mae.tools.dataset`.
 
   Its features must hold the encoded video as a scalar of bytes called 'video'.
-  'label' (a ClassLabel or an integer) and 'id' are used where present.
+  'label' (a ClassLabel) and 'id' are used where present.
 
   Attributes:
     name: What to call this data in messages.

@@ -130,11 +130,6 @@ def select(
   Raises:
     ValueError: If the split does not exist or is empty.
   """
-  if not 0.0 <= eval_fraction < 1.0:
-    raise ValueError(
-      f'data.eval_fraction is {eval_fraction}; it is a share of the videos, at '
-      'least 0 and less than 1.'
-    )
   splits = hold_out(listing.splits, eval_fraction)
   if split == 'all':
     return tuple(e for examples in splits.values() for e in examples)
@@ -153,13 +148,30 @@ def select(
 def hold_out(
   splits: dict[str, tuple[Example, ...]], eval_fraction: float
 ) -> dict[str, tuple[Example, ...]]:
-  """Moves a share of 'train' to 'validation', unless there is one already."""
+  """Moves a share of 'train' to 'validation', unless there is one already.
+
+  Args:
+    splits: Examples by split.
+    eval_fraction: The share; which videos, a hash of their ids says.
+
+  Returns:
+    The splits; none is empty.
+
+  Raises:
+    ValueError: If it is no share.
+  """
+  if not 0.0 <= eval_fraction < 1.0:
+    raise ValueError(
+      f'data.eval_fraction is {eval_fraction}; it is a share of the videos, at '
+      'least 0 and less than 1.'
+    )
   if not eval_fraction or splits.get('validation'):
     return splits
   train = splits.get('train', ())
   kept = tuple(e for e in train if _share(e.id) >= eval_fraction)
   held = tuple(e for e in train if _share(e.id) < eval_fraction)
-  return splits | {'train': kept, 'validation': held}
+  moved = splits | {'train': kept, 'validation': held}
+  return {split: examples for split, examples in moved.items() if examples}
 
 
 def shown(names: Iterable[str], separator: str = ', ') -> str:

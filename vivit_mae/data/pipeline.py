@@ -190,9 +190,11 @@ def train_iterator(
     The stream, at its start.
 
   Raises:
-    ValueError: If a field of `data` is unknown or impossible, or if the batch
-      does not split evenly.
+    ValueError: If a field of `data` or the seed is unknown or impossible, or if
+      the batch does not split evenly.
   """
+  if not 0 <= seed < 2**32:
+    raise ValueError(f'seed is {seed}; it is from 0 to 2**32 - 1.')
   loader = Loader(
     source,
     ClipOptions.from_data(data),

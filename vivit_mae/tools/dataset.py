@@ -18,7 +18,7 @@ from typing import NoReturn
 from etils import epath
 
 from vivit_mae.data import lists, writer
-from vivit_mae.data.listing import Example, Listing, hold_out, shown
+from vivit_mae.data.listing import SPLITS, Example, Listing, hold_out, shown
 
 # Shards of this many bytes are quick to copy and few enough to keep open.
 _SHARD_BYTES = 2**28
@@ -190,6 +190,7 @@ def prepare(
   listing = read_sources(src, csv, unlabelled)
   splits = hold_out(listing.splits, eval_fraction)
   if split is not None:
+    split = [s if s in splits else SPLITS.get(s, s) for s in split]
     wrong = [s for s in split if s not in splits]
     if wrong:
       raise ValueError(
