@@ -1,6 +1,7 @@
 """VideoMAE pretraining on HMDB51 alone: 3.6 k videos, a long schedule.
 
-  python -m vivit_mae.tools.dataset prepare HMDB51/train --out=HMDB51/tfds
+  python -m vivit_mae.tools.dataset prepare HMDB51 --eval_fraction=0.02 \
+      --out=HMDB51/tfds
   python -m vivit_mae.main --config=configs/hmdb51_mae.py \
       --config.data.path=HMDB51/tfds --workdir=runs/hmdb51_mae
 
@@ -33,7 +34,6 @@ def get_config(arg=''):
   config.target.normalise = 'channel'
 
   config.data.source = 'tfds'
-  config.data.eval_fraction = 0.05
   config.data.stride = 2
   config.data.crop = 'multi_scale'
   config.data.flip = False

@@ -1,17 +1,18 @@
 """VideoMAE pretraining on Kinetics-400.
 
-  python -m vivit_mae.tools.dataset prepare K400/train --out=K400/tfds
+  python -m vivit_mae.tools.dataset prepare K400 --out=K400/tfds
   python -m vivit_mae.main --config=configs/k400_mae.py \
       --config.data.path=K400/tfds --workdir=runs/k400_mae
 
-`:S`, `:B` (default), `:L`, `:H` select the size, `:runlocal` a few steps of a
-tiny model on the built-in videos. With fewer devices, keep `batch_size` and
-raise `accum_steps` until a step fits: the learning rate follows `batch_size`,
-the clips of one update.
+where K400 holds the folders train and val, or their lists train.csv and
+val.csv. `:S`, `:B` (default), `:L`, `:H` select the size, `:runlocal` a few
+steps of a tiny model on the built-in videos. With fewer devices, keep
+`batch_size` and raise `accum_steps` until a step fits: the learning rate
+follows `batch_size`, the videos of one update.
 
-Recipe: the authors' scripts (github.com/MCG-NJU/VideoMAE, scripts/kinetics;
-paper, table 12). 240 k videos, tube masks at 90 %, one random clip of 16 frames
-at stride 4, multi-scale crops, no flip. Cost, quoted: 27 hours on 64 V100 for
+Recipe: the authors' scripts (github.com/MCG-NJU/VideoMAE, scripts/kinetics).
+240 k videos, tube masks at 90 %, one random clip of 16 frames at stride 4,
+multi-scale crops, no flip. Cost, quoted: 27 hours on 64 V100 for
 800 epochs of ViT-B. Result, quoted, after the published fine-tuning, 5x3
 views: top-1 S 79.0, B 81.5, L 85.2, H 86.6.
 """
@@ -39,7 +40,6 @@ def get_config(arg=''):
   config.target.normalise = 'channel'
 
   config.data.source = 'tfds'
-  config.data.eval_fraction = 0.001
   config.data.stride = 4
   config.data.crop = 'multi_scale'
   config.data.flip = False

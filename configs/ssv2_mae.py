@@ -1,12 +1,13 @@
 """VideoMAE pretraining on Something-Something v2.
 
-  python -m vivit_mae.tools.dataset prepare SSv2/train --out=SSv2/tfds
+  python -m vivit_mae.tools.dataset prepare SSv2 --out=SSv2/tfds
   python -m vivit_mae.main --config=configs/ssv2_mae.py \
       --config.data.path=SSv2/tfds --workdir=runs/ssv2_mae
 
-`:S`, `:B` (default), `:L`, `:H` select the size, `:runlocal` a few steps of a
-tiny model on the built-in videos. With fewer devices, keep `batch_size` and
-raise `accum_steps` until a step fits.
+where SSv2 holds the folders train and val, or their lists train.csv and
+val.csv. `:S`, `:B` (default), `:L`, `:H` select the size, `:runlocal` a few
+steps of a tiny model on the built-in videos. With fewer devices, keep
+`batch_size` and raise `accum_steps` until a step fits.
 
 Recipe: the authors' scripts (github.com/MCG-NJU/VideoMAE, scripts/ssv2) for S
 and B. None is published for L and H; here they keep B's schedule with the
@@ -38,7 +39,6 @@ def get_config(arg=''):
   config.target.normalise = 'channel'
 
   config.data.source = 'tfds'
-  config.data.eval_fraction = 0.001
   config.data.stride = 2
   config.data.crop = 'multi_scale'
   config.data.flip = False

@@ -1,6 +1,7 @@
 """VideoMAE pretraining on UCF101 alone: 9.5 k videos, a long schedule.
 
-  python -m vivit_mae.tools.dataset prepare UCF101/train --out=UCF101/tfds
+  python -m vivit_mae.tools.dataset prepare UCF101 --eval_fraction=0.02 \
+      --out=UCF101/tfds
   python -m vivit_mae.main --config=configs/ucf101_mae.py \
       --config.data.path=UCF101/tfds --workdir=runs/ucf101_mae
 
@@ -35,7 +36,6 @@ def get_config(arg=''):
   config.target.normalise = 'channel'
 
   config.data.source = 'tfds'
-  config.data.eval_fraction = 0.02
   config.data.stride = 4
   config.data.crop = 'multi_scale'
   config.data.flip = False
