@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import struct
 from fractions import Fraction
 from typing import Any, cast
 
@@ -210,6 +211,37 @@ def test_open_gop_cut_at_its_middle_is_exact():
         copy.mux(packet)
   for seed in range(3):
     _assert_exact(buffer.getvalue(), seed)
+
+
+@pytest.mark.parametrize('hidden', [4, 12, 40])
+def test_starts_hidden_by_an_edit_list_are_exact(hidden):
+  options: dict[str, Any] = {'x264-params': 'keyint=30:bframes=3'}
+  video = clips.encode(**options)
+  buffer = io.BytesIO()
+  with av.open(io.BytesIO(video), 'r') as source:
+    stream = source.streams.video[0]
+    # Frames before time 0 stay in the file, for others to refer to.
+    keep = {'avoid_negative_ts': 'disabled'}
+    with av.open(buffer, 'w', format='mp4', options=keep) as copy:
+      target = copy.add_stream_from_template(stream)
+      for packet in source.demux(stream):
+        if packet.size and packet.pts is not None and packet.dts is not None:
+          shift = int(hidden / 25 / packet.time_base)
+          packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+          packet.stream = target
+          copy.mux(packet)
+  for seed in range(3):
+    info = _assert_exact(buffer.getvalue(), seed)
+    assert info.num_frames == 60 - hidden
+  decode.probe(buffer.getvalue(), decode=True)
+
+
+def test_ends_hidden_by_an_edit_list_are_no_truncation():
+  video = bytearray(clips.encode())
+  at = video.index(b'elst') + 12
+  (duration,) = struct.unpack_from('>I', video, at)
+  struct.pack_into('>I', video, at, duration // 2)
+  assert _assert_exact(bytes(video)).num_frames == 30
 
 
 def test_variable_frame_rate_keeps_its_times():
