@@ -6,16 +6,17 @@ import pytest
 from jax.sharding import Mesh
 
 from tests.training import fakes
+from vivit_mae import tasks
 from vivit_mae.training import sharding
 from vivit_mae.training import state as state_lib
 
 
-def run(mesh, accum_steps=1, steps=3, rows=16, fsdp_min_bytes=0):
+def run(mesh, accum_steps=1, task=None, steps=3, rows=16, **batches):
   """Losses and final parameters of a few updates."""
-  task = fakes.FakeTask()
+  task = task or fakes.FakeTask()
   optimizer = fakes.optimizer()
   abstract, create = state_lib.build(
-    task.init, optimizer, seed=0, mesh=mesh, fsdp_min_bytes=fsdp_min_bytes
+    task.init, optimizer, seed=0, mesh=mesh, fsdp_min_bytes=0
   )
   where = jax.tree.map(lambda x: x.sharding, abstract)
   update = jax.jit(
@@ -29,7 +30,7 @@ def run(mesh, accum_steps=1, steps=3, rows=16, fsdp_min_bytes=0):
   losses = []
   for step in range(steps):
     batch = sharding.put_batch(
-      fakes.make_batch(rows, step), sharding.batch_sharding(mesh)
+      fakes.make_batch(rows, step, **batches), sharding.batch_sharding(mesh)
     )
     state, report = update(state, batch)
     losses.append(float(report['loss']))
@@ -41,9 +42,13 @@ def run(mesh, accum_steps=1, steps=3, rows=16, fsdp_min_bytes=0):
   return losses, jax.device_get(state.params)
 
 
+def one_device():
+  return Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ('data', 'fsdp'))
+
+
 @pytest.fixture(scope='module')
 def expected():
-  return run(Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ('data', 'fsdp')))
+  return run(one_device())
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,33 @@ def test_devices_and_accumulation_change_nothing(expected, data, fsdp, accum):
     params,
     expected[1],
   )
+
+
+@pytest.mark.slow
+def test_devices_and_accumulation_change_nothing_in_pretraining(tiny):
+  def train(mesh, accum_steps=1):
+    return run(
+      mesh,
+      accum_steps,
+      tasks.build(tiny(model__depth=1)),
+      rows=32,
+      frames=4,
+      size=32,
+    )
+
+  expected = train(one_device())
+  for mesh, accum in (
+    (sharding.make_mesh(), 1),
+    (sharding.make_mesh(), 4),
+    (sharding.make_mesh(1, 8), 1),
+  ):
+    losses, params = train(mesh, accum)
+    np.testing.assert_allclose(losses, expected[0], rtol=1e-5)
+    # Adam divides small gradients by their size, rounding errors too.
+    close = jax.tree.map(
+      lambda a, b: (np.abs(a - b) < 1e-4).mean() > 0.99, params, expected[1]
+    )
+    assert all(jax.tree.leaves(close))
 
 
 def test_shapes_come_first_and_arrays_lie_where_they_say():
