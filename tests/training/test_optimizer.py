@@ -16,7 +16,7 @@ def section(**values):
 
 
 def build(config, **sizes):
-  known = dict(batch_size=256, repeats=1, total_steps=100, steps_per_epoch=10.0)
+  known = dict(batch_size=256, repeats=1, total_steps=100, steps_per_epoch=10)
   return optimizer.build(config, **{**known, **sizes})
 
 

@@ -71,7 +71,8 @@ def _run(
   task = tasks.build(config)
 
   # How much: videos, rows, steps.
-  source = datasets.source_from(config.data)
+  data_section = config.data.to_dict()
+  source = datasets.source_from(data_section)
   rows = config.batch_size * config.data.repeats
   sharding.check_rows(rows, config.accum_steps, mesh)
   steps_per_epoch = max(1, len(source) // config.batch_size)
@@ -90,7 +91,7 @@ def _run(
   # What is read and what is evaluated.
   data = pipeline.train_iterator(
     source,
-    config.data,
+    data_section,
     num_frames=config.model.num_frames,
     image_size=config.model.image_size,
     batch_size=config.batch_size,

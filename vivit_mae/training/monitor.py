@@ -67,7 +67,7 @@ class MetricsFile:
             self._said.update(values)
       write_text(path, ''.join(self._lines))
 
-  def write(self, step: int, values: Mapping[str, float]) -> None:
+  def write(self, step: int, values: Mapping[str, int | float]) -> None:
     """Adds a line, on the disk when this returns."""
     if step == self._start:
       values = {k: v for k, v in values.items() if k not in self._said}
@@ -104,7 +104,7 @@ class Monitor:
     every_steps: int,
     tensorboard: bool,
     clips_per_step: int,
-    flops_per_clip: float,
+    flops_per_clip: int | float,
   ):
     """Opens the writers.
 
@@ -163,7 +163,7 @@ class Monitor:
     yield
     self._paused += time.monotonic() - begin
 
-  def train(self, step: int, values: Mapping[str, float]) -> None:
+  def train(self, step: int, values: Mapping[str, int | float]) -> None:
     """Reports one update, if it is one of those that are reported.
 
     The first update of a run is said too, but not written: what is written
@@ -211,7 +211,7 @@ class Monitor:
       return None
     return clips_per_second * self._flops / (peak * jax.device_count())
 
-  def scalars(self, step: int, values: Mapping[str, float]) -> None:
+  def scalars(self, step: int, values: Mapping[str, int | float]) -> None:
     """Writes numbers to metrics.jsonl and TensorBoard."""
     if self._file is not None:
       self._file.write(step, values)

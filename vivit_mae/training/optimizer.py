@@ -80,7 +80,7 @@ def build(
   batch_size: int,
   repeats: int,
   total_steps: int,
-  steps_per_epoch: float,
+  steps_per_epoch: int,
 ) -> tuple[optax.GradientTransformation, Schedule]:
   """Builds the update rule from the section `optimizer`.
 
