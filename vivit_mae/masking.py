@@ -47,7 +47,7 @@ class TokenMask:
 
 
 def num_visible(
-  kind: str, ratio: float, grid: Grid, rounding: str = 'masked_down'
+  kind: str, ratio: int | float, grid: Grid, rounding: str = 'masked_down'
 ) -> int:
   """Counts the tokens that a mask leaves visible in each clip.
 
@@ -93,7 +93,7 @@ def keeps_rectangle(kind: str) -> bool:
 def sample(
   rngs: Key[Array, 'b'],
   kind: str,
-  ratio: float,
+  ratio: int | float,
   grid: Grid,
   rounding: str = 'masked_down',
 ) -> TokenMask:
@@ -261,7 +261,7 @@ def _kind(name: str) -> _Kind:
 
 
 def _num_kept(
-  kind: str, sites: int, ratio: float, grid: Grid, rounding: str
+  kind: str, sites: int, ratio: int | float, grid: Grid, rounding: str
 ) -> int:
   """The number of sites left visible."""
   if rounding == 'masked_down':

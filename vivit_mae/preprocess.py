@@ -19,8 +19,8 @@ def to_unit(
 
 def normalise(
   video: Float[Array, 'b t h w c'],
-  mean: Sequence[float],
-  std: Sequence[float],
+  mean: Sequence[int | float],
+  std: Sequence[int | float],
 ) -> Float[Array, 'b t h w c']:
   """Subtracts `mean` and divides by `std`, both per channel.
 

@@ -44,7 +44,7 @@ class PixelTarget:
   channels: int = 3
   normalise: str = 'channel'
   frames: str = 'all'
-  epsilon: float = _EPSILON
+  epsilon: int | float = _EPSILON
 
   def __post_init__(self) -> None:
     check_choice('target.normalise', self.normalise, NORMALISATIONS)

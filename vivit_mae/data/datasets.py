@@ -174,7 +174,7 @@ def open_source(
   split: str = 'train',
   *,
   unlabelled: Sequence[str] = (),
-  eval_fraction: float = 0.0,
+  eval_fraction: int | float = 0.0,
   cache_dir: str = '',
   num_videos: int = 1200,
 ) -> Source:
@@ -237,7 +237,7 @@ def _open_listed(read: Callable[..., Listing]) -> Callable[..., Source]:
     path: str,
     split: str,
     unlabelled: tuple[str, ...],
-    eval_fraction: float,
+    eval_fraction: int | float,
     **other_sources,
   ) -> Source:
     del other_sources

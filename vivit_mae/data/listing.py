@@ -108,7 +108,7 @@ def number_labels(
 
 
 def select(
-  listing: Listing, split: str, eval_fraction: float, where: str
+  listing: Listing, split: str, eval_fraction: int | float, where: str
 ) -> tuple[Example, ...]:
   """Takes one split, holding videos out for evaluation when it must.
 
@@ -146,7 +146,7 @@ def select(
 
 
 def hold_out(
-  splits: dict[str, tuple[Example, ...]], eval_fraction: float
+  splits: dict[str, tuple[Example, ...]], eval_fraction: int | float
 ) -> dict[str, tuple[Example, ...]]:
   """Moves a share of 'train' to 'validation', unless there is one already.
 

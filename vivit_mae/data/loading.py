@@ -46,16 +46,16 @@ class ClipOptions:
   """
 
   stride: int = 4
-  stride_seconds: float | None = None
+  stride_seconds: int | float | None = None
   crop: str = 'multi_scale'
-  crop_scale: Sequence[float] = (0.5, 1.0)
-  crop_ratio: Sequence[float] = (3 / 4, 4 / 3)
+  crop_scale: Sequence[int | float] = (0.5, 1.0)
+  crop_ratio: Sequence[int | float] = (3 / 4, 4 / 3)
   flip: bool = False
   repeats: int = 1
   repeat: str = 'crops'
   num_workers: int = 0
   read_buffer: int = 1
-  max_bad_fraction: float = 0.25
+  max_bad_fraction: int | float = 0.25
 
   def __post_init__(self):
     for field, choices in (('crop', tuple(CROPS)), ('repeat', REPEATS)):

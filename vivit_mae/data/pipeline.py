@@ -37,7 +37,7 @@ class BadVideosError(ValueError):
 class BadVideos:
   """Counts unreadable videos and stops when there are too many."""
 
-  def __init__(self, num_videos: int, max_fraction: float, where: str):
+  def __init__(self, num_videos: int, max_fraction: int | float, where: str):
     self._num_videos = num_videos
     self._max_fraction = max_fraction
     self._where = where

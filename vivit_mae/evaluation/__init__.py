@@ -1,7 +1,7 @@
 """Evaluators: one file each, run by the loop or by a tool."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import ml_collections
@@ -16,6 +16,7 @@ from vivit_mae.evaluation import reconstruction
 Put = Callable[[Mapping[str, np.ndarray]], dict[str, jax.Array]]
 
 
+@runtime_checkable
 class Evaluator(Protocol):
   """The contract between the loop and what looks at its results."""
 
@@ -56,6 +57,7 @@ def build(
     ValueError: an unknown kind or field, or no held-out videos.
   """
   evaluators = {}
+  data = config.data.to_dict()
   for name, section in config.evals.items():
     fields = {k: v for k, v in section.items() if k not in _SCHEDULE}
     kind = fields.pop('kind')
@@ -64,11 +66,12 @@ def build(
         f'config.evals.{name}.kind is {kind!r}; known kinds: '
         f'{sorted(_EVALUATORS)}.'
       )
+    source = datasets.source_from(data, data['eval_split'])
     try:
       evaluators[name] = _EVALUATORS[kind](
         task=task,
-        source=datasets.source_from(config.data, config.data.eval_split),
-        data=config.data,
+        source=source,
+        data=data,
         put=put,
         num_devices=num_devices,
         workdir=workdir,

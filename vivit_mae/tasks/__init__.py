@@ -4,7 +4,7 @@ A task ties a model to its loss. It holds no state: parameters come in, the
 loss and its metrics go out, so any loop can train it.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,7 @@ Variables = dict[str, Any]
 Batch = dict[str, jax.Array]
 
 
+@runtime_checkable
 class Task(Protocol):
   """The contract between the training loop and what it trains."""
 

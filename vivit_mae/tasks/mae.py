@@ -6,7 +6,7 @@ targets, MAE-ST (Feichtenhofer et al., NeurIPS 2022).
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +39,10 @@ class MaskedAutoencoding:
   model: video_mae.VideoMAE
   target: targets.PixelTarget
   mask_kind: str
-  mask_ratio: float
+  mask_ratio: int | float
   mask_rounding: str
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
+  mean: tuple[int | float, ...]
+  std: tuple[int | float, ...]
 
   def init(self, rng: Key[Array, '']) -> dict[str, Any]:
     """Fresh variables of the model; see `tasks.Task`."""
