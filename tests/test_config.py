@@ -3,7 +3,7 @@ import pathlib
 import ml_collections
 import pytest
 
-from vivit_mae import command
+from vivit_mae import command, config_checks
 from vivit_mae import config as config_lib
 
 FILE = """
@@ -32,12 +32,12 @@ def test_defaults_are_locked_and_need_a_length():
   with pytest.raises(AttributeError, match='ratio'):
     config.mask.ratoi = 0.5
   with pytest.raises(ValueError, match=r'exactly one of config\.total_steps'):
-    config_lib.check(config)
+    config_checks.check(config)
   config.total_steps = 1
-  config_lib.check(config)
+  config_checks.check(config)
   config.total_epochs = 1.0
   with pytest.raises(ValueError, match='exactly one'):
-    config_lib.check(config)
+    config_checks.check(config)
 
 
 def test_load_reads_the_argument(file):
@@ -135,11 +135,11 @@ def test_check_finds_fields_that_a_plain_dict_adds():
   config.total_steps = 1
   config.mask.ratoi = 0.5
   with pytest.raises(ValueError, match=r'did you mean config\.mask\.ratio\?'):
-    config_lib.check(config)
+    config_checks.check(config)
   del config.mask.ratoi
   del config.mask.ratio
   with pytest.raises(ValueError, match=r'config\.mask\.ratio is missing'):
-    config_lib.check(config)
+    config_checks.check(config)
 
 
 def test_evals_are_open_and_need_a_kind(file):
@@ -147,27 +147,27 @@ def test_evals_are_open_and_need_a_kind(file):
   config.evals.pictures = ml_collections.ConfigDict(
     dict(kind='reconstruction', every_steps=5)
   )
-  config_lib.check(config)
+  config_checks.check(config)
   command.override(config, 'evals.pictures.every_steps', '7')
   assert config.evals.pictures.every_steps == 7
   config.evals.wrong = dict(every_steps=5)
   with pytest.raises(ValueError, match=r'config\.evals\.wrong .*kind'):
-    config_lib.check(config)
+    config_checks.check(config)
 
 
 def test_a_changed_field_that_nothing_reads_is_an_error(file):
   config = command.load(file, [('mask.ratio', '0.5')])
-  tracked = config_lib.TrackedConfig(config)
+  tracked = config_checks.TrackedConfig(config)
   assert tracked.total_epochs == 2
   with pytest.raises(ValueError, match=r'reads config\.mask\.ratio=0\.5;'):
-    config_lib.check_read(tracked)
+    config_checks.check_read(tracked)
   assert {**tracked.mask}['ratio'] == 0.5
-  config_lib.check_read(tracked)
+  config_checks.check_read(tracked)
 
 
 def test_a_tracked_config_reads_like_a_config(file):
   config = command.load(file)
-  tracked = config_lib.TrackedConfig(config)
+  tracked = config_checks.TrackedConfig(config)
   assert tracked.to_dict() == config.to_dict()
   assert dict(tracked.mask.items()) == dict(config.mask.items())
   assert tracked.model.get('width') is None

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from vivit_mae import config as config_lib
+from vivit_mae import config_checks
 
 
 def split_argv(
@@ -77,7 +78,7 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     raise ValueError(f'{name}{where}: {text}') from error
   for field, text in overrides:
     override(config, field, text)
-  config_lib.check(config)
+  config_checks.check(config)
   return config
 
 
@@ -95,13 +96,13 @@ def override(config: ConfigDict, field: str, text: str) -> None:
   for name in parent.split('.') if parent else ():
     section = section.get(name)
     if not isinstance(section, ConfigDict):
-      raise config_lib.unknown_field(field, config)
+      raise config_checks.unknown_field(field, config)
   if key not in section:
-    raise config_lib.unknown_field(field, config)
+    raise config_checks.unknown_field(field, config)
   if isinstance(section[key], ConfigDict):
     names = ', '.join(f'config.{field}.{k}' for k in section[key])
     raise ValueError(f'config.{field} is a section; its fields: {names}')
-  if text.lower() == 'none' and config_lib.is_optional(field):
+  if text.lower() == 'none' and config_checks.is_optional(field):
     with section.ignore_type():
       section[key] = None
     return

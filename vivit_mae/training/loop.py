@@ -12,8 +12,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from vivit_mae import config as config_lib
-from vivit_mae import evaluation, tasks
+from vivit_mae import config_checks, evaluation, tasks
 from vivit_mae.data import datasets, pipeline
 from vivit_mae.training import checkpoints as checkpoints_lib
 from vivit_mae.training import monitor as monitor_lib
@@ -49,19 +48,19 @@ def train_and_evaluate(
     DivergedError: The loss is not finite; the last checkpoint is intact.
     SystemExit: After a signal, with 128 + its number.
   """
-  config_lib.check(config)
+  config_checks.check(config)
   workdir = epath.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   if config.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
-  tracked = config_lib.TrackedConfig(config)
+  tracked = config_checks.TrackedConfig(config)
   mesh = sharding.make_mesh(tracked.mesh.data, tracked.mesh.fsdp)
   with jax.set_mesh(mesh):
     return _run(tracked, config, workdir, mesh)
 
 
 def _run(
-  config: config_lib.TrackedConfig,
+  config: config_checks.TrackedConfig,
   plain: ConfigDict,
   workdir: epath.Path,
   mesh: jax.sharding.Mesh,
@@ -169,7 +168,7 @@ def _run(
     best_mode=config.checkpoint.best_mode,
   )
   sources = {'resume': config.resume, 'init_from': config.init_from.path}
-  config_lib.check_read(config)
+  config_checks.check_read(config)
   monitor_lib.describe(workdir, plain, abstract, rows)
 
   with (
