@@ -429,7 +429,11 @@ if __name__ == '__main__':
     print(len(multiprocessing.active_children()), flush=True)
   else:
     print('ready', flush=True)
-    time.sleep(60)
+    try:
+      time.sleep(60)
+    except KeyboardInterrupt:
+      next(iterator)  # the workers go on
+      iterator.close()
 """
 
 
@@ -456,8 +460,19 @@ def _start_parent(videos, tmp_path, what):
   return subprocess.Popen(
     [sys.executable, str(script), str(videos), what],
     stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
     text=True,
+    start_new_session=True,
   )
+
+
+def test_only_the_parent_heeds_ctrl_c(videos, tmp_path):
+  parent = _start_parent(videos, tmp_path, 'wait')
+  assert parent.stdout is not None
+  assert parent.stdout.readline() == 'ready\n'
+  os.killpg(parent.pid, signal.SIGINT)
+  output, errors = parent.communicate(timeout=60)
+  assert (parent.returncode, output, errors) == (0, '', '')
 
 
 @pytest.mark.skipif(

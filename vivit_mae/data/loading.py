@@ -7,6 +7,7 @@ the stream alone. Workers, hosts and earlier rows have no part in it.
 import dataclasses
 import difflib
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -281,6 +282,9 @@ class Loader:
 def start_worker(parent: int, worker: int, num_workers: int) -> None:
   """Prepares a worker process: one thread, and no life after its parent.
 
+  Ctrl-C reaches every process of a terminal; what it means is for the parent
+  to decide, so a worker ignores it.
+
   Args:
     parent: The process that must stay alive. One that is killed can't stop its
       workers, so they look for themselves, every second.
@@ -288,6 +292,7 @@ def start_worker(parent: int, worker: int, num_workers: int) -> None:
     num_workers: How many there are; not used.
   """
   del worker, num_workers
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
   cv2.setNumThreads(1)
 
   def watch():
