@@ -51,7 +51,7 @@ class MaskedAutoencoding:
       (1, model.num_frames, *model.image_size, model.channels), jnp.float32
     )
     mask = self.sample_mask(rng[None])
-    return model.init(rng, video, mask, deterministic=True)
+    return dict(model.init(rng, video, mask, deterministic=True))
 
   def sample_mask(self, rngs: Key[Array, 'b']) -> masking.TokenMask:
     """Draws one mask per key."""
