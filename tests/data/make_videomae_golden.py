@@ -5,6 +5,9 @@ Needs torch and transformers >= 5, which the tests do not:
   python tests/data/make_videomae_golden.py
 """
 
+# torch and transformers are no part of the test installation.
+# pyright: reportMissingImports=false
+
 import pathlib
 
 import numpy as np
