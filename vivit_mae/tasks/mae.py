@@ -5,6 +5,7 @@ targets, MAE-ST (Feichtenhofer et al., NeurIPS 2022).
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,9 @@ class MaskedAutoencoding:
   mask_rounding: str
   mean: tuple[int | float, ...]
   std: tuple[int | float, ...]
+
+  def __post_init__(self) -> None:
+    self._num_visible()  # an impossible mask is an error from the start
 
   def init(self, rng: Key[Array, '']) -> dict[str, Any]:
     """Fresh variables of the model; see `tasks.Task`."""
@@ -117,12 +121,14 @@ class MaskedAutoencoding:
 
   def flops_per_clip(self) -> float:
     """Operations of one clip's forward pass; see `tasks.Task`."""
-    grid = self.model.grid
-    num_visible = masking.num_visible(
-      self.mask_kind, self.mask_ratio, grid, self.mask_rounding
-    )
-    num_masked = grid[0] * grid[1] * grid[2] - num_visible
+    num_visible = self._num_visible()
+    num_masked = math.prod(self.model.grid) - num_visible
     return flops.video_mae_flops(self.model, num_visible, num_masked)
+
+  def _num_visible(self) -> int:
+    return masking.num_visible(
+      self.mask_kind, self.mask_ratio, self.model.grid, self.mask_rounding
+    )
 
 
 def from_config(config: ml_collections.ConfigDict) -> MaskedAutoencoding:

@@ -1,0 +1,50 @@
+import pytest
+
+from vivit_mae.models import flops, variants
+
+
+# 10^9 multiply-adds of one view of 16 x 224 x 224, as PySlowFast's model zoo
+# lists them for MAE-ST's encoders.
+@pytest.mark.parametrize(
+  ('size', 'published'), [('B', 180), ('L', 598), ('H', 1193)]
+)
+def test_encoders_cost_what_is_published(size, published):
+  model = variants.build(f'{size}/16x2')
+  whole = flops.transformer_flops(1568, model.width, model.mlp_dim, model.depth)
+  embedding = 2 * 1568 * model.patch_dim * model.width
+  assert (whole + embedding) / 2e9 == pytest.approx(published, rel=5e-3)
+
+
+def test_one_block_by_hand():
+  # 3 tokens of width 4, MLP of 8: query, key, value and output 4 x 3*4*4; the
+  # MLP 2 x 3*4*8; scores and weighted sum 2 x 3*3*4 multiply-adds.
+  assert flops.transformer_flops(3, 4, 8, 1) == 2 * (192 + 192 + 72)
+  assert flops.transformer_flops(3, 4, 8, 5) == 5 * 2 * (192 + 192 + 72)
+
+
+def test_pretraining_by_hand():
+  model = variants.build(
+    'Ti/4x2', num_frames=4, image_size=(8, 8), width=8, depth=2, heads=2,
+    mlp_dim=16, decoder_width=4, decoder_depth=1, decoder_heads=1,
+    decoder_mlp_dim=8,
+  )  # fmt: skip
+  # 8 tokens of 2*4*4*3 = 96 pixels: 2 are seen, 6 are predicted.
+  embedding = 2 * 96 * 8
+  encoder = 2 * (2 * (4 * 64 + 2 * 128) + 2 * 2 * 2 * 8)
+  bridge = 2 * 8 * 4
+  decoder = 8 * (4 * 16 + 2 * 32) + 2 * 8 * 8 * 4
+  head = 6 * 4 * 96
+  total = 2 * (embedding + encoder + bridge + decoder + head)
+  assert flops.video_mae_flops(model, 2, 6) == total
+  # A target of one frame is half as wide.
+  half = model.clone(target_dim=48)
+  assert flops.video_mae_flops(half, 2, 6) == total - head
+
+
+def test_masking_is_what_makes_pretraining_cheap():
+  model = variants.build('L/16x2')
+  masked = flops.video_mae_flops(model, 160, 1408)
+  unmasked = flops.transformer_flops(
+    1568, model.width, model.mlp_dim, model.depth
+  )
+  assert masked < unmasked / 3

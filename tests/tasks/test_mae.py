@@ -1,0 +1,238 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vivit_mae import config as config_lib
+from vivit_mae import tasks
+from vivit_mae.models import tubelets, video_mae
+from vivit_mae.tasks import mae
+
+
+def tiny_config(**sections):
+  config = config_lib.defaults()
+  config.model.update(
+    variant='Ti/8x2',
+    num_frames=4,
+    image_size=(32, 16),
+    width=32,
+    depth=2,
+    heads=2,
+    mlp_dim=64,
+    decoder_width=16,
+    decoder_depth=1,
+    decoder_heads=2,
+    decoder_mlp_dim=32,
+  )
+  config.mask.ratio = 0.75
+  for name, fields in sections.items():
+    config[name].update(fields)
+  return config
+
+
+def tiny_task(**sections) -> mae.MaskedAutoencoding:
+  task = tasks.build(tiny_config(**sections))
+  assert isinstance(task, mae.MaskedAutoencoding)
+  return task
+
+
+def make_batch(rows=3, size=(32, 16), seed=0):
+  rng = np.random.default_rng(seed)
+  video = rng.integers(0, 256, (rows, 4, *size, 3), np.uint8)
+  return {'video': jnp.asarray(video), 'valid': jnp.ones(rows, bool)}
+
+
+def row_keys(rows=3, seed=0):
+  return jax.random.split(jax.random.key(seed), rows)
+
+
+def constant(value, monkeypatch):
+  """Makes every model predict one value."""
+
+  def apply(self, variables, video, mask, **options):
+    del variables, options
+    shape = (*mask.masked.shape, self.target_dim)
+    return video_mae.VideoMAEOutput(
+      prediction=jnp.full(shape, value, jnp.float32),
+      encoded=jnp.zeros((*mask.visible.shape, self.width)),
+    )
+
+  monkeypatch.setattr(video_mae.VideoMAE, 'apply', apply)
+
+
+def test_a_task_fits_the_contract():
+  assert isinstance(tiny_task(), tasks.Task)
+
+
+def test_loss_is_the_squared_error_of_the_masked_tubelets(monkeypatch):
+  task = tiny_task(target=dict(normalise='channel'))
+  batch, keys = make_batch(), row_keys()
+  seen = {}
+  predict = mae.MaskedAutoencoding.predict
+
+  def spy(self, variables, inputs, mask, **options):
+    prediction = predict(self, variables, inputs, mask, **options)
+    seen.update(inputs=inputs, mask=mask, prediction=prediction)
+    return prediction
+
+  monkeypatch.setattr(mae.MaskedAutoencoding, 'predict', spy)
+
+  @jax.jit
+  def run(variables, batch, keys):
+    return task.loss(variables, batch, keys), seen
+
+  variables = jax.jit(task.init)(jax.random.key(1))
+  (loss, (metrics, mutated)), seen = run(variables, batch, keys)
+  assert mutated == {}
+  assert loss.dtype == jnp.float32
+
+  # By hand, from VideoMAE's description, in float64.
+  video = np.asarray(batch['video'], np.float64) / 255
+  np.testing.assert_allclose(
+    seen['inputs'],
+    (video - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+    atol=1e-5,
+  )
+  masked = np.asarray(seen['mask'].masked)
+  assert masked.shape == (3, 12)
+  errors = []
+  for row in range(3):
+    for place, token in enumerate(masked[row]):
+      t, h, w = np.unravel_index(token, (2, 4, 2))
+      tubelet = video[
+        row, 2 * t : 2 * t + 2, 8 * h : 8 * h + 8, 8 * w : 8 * w + 8
+      ].reshape(-1, 3)
+      target = (tubelet - tubelet.mean(0)) / (tubelet.std(0, ddof=1) + 1e-6)
+      errors.append((seen['prediction'][row, place] - target.ravel()) ** 2)
+  np.testing.assert_allclose(loss, np.mean(errors), rtol=1e-5)
+  np.testing.assert_allclose(metrics.compute()['loss'], loss, rtol=1e-6)
+
+
+def test_rows_that_are_not_valid_count_nowhere():
+  task = tiny_task()
+  variables = jax.jit(task.init)(jax.random.key(0))
+  run = jax.jit(task.loss)
+  keys = row_keys(4)
+  batch = make_batch(4)
+  two = {name: value[:2] for name, value in batch.items()}
+  expected, (metrics, _) = run(variables, two, keys[:2])
+  batch['valid'] = jnp.array([True, True, False, False])
+  loss, (padded, _) = run(variables, batch, keys)
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  np.testing.assert_allclose(
+    padded.compute()['loss'], metrics.compute()['loss'], rtol=1e-6
+  )
+  batch['valid'] = jnp.zeros(4, bool)
+  (loss, _), grads = jax.jit(jax.value_and_grad(task.loss, has_aux=True))(
+    variables, batch, keys
+  )
+  assert loss == 0
+  assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize('normalise', ['channel', 'patch'])
+def test_predicting_nothing_costs_about_one(monkeypatch, normalise):
+  constant(0.0, monkeypatch)
+  task = tiny_task(target=dict(normalise=normalise))
+  loss, _ = task.loss({}, make_batch(), row_keys())
+  # The variance is unbiased: (n - 1) / n of 1, n = 128 or 384 pixels.
+  size = 128 if normalise == 'channel' else 384
+  np.testing.assert_allclose(loss, (size - 1) / size, rtol=1e-4)
+
+
+def test_raw_pixels_cost_their_own_square(monkeypatch):
+  constant(0.0, monkeypatch)
+  task = tiny_task(target=dict(normalise='none'))
+  batch = make_batch()
+  batch['video'] = jnp.full_like(batch['video'], 51)
+  loss, _ = task.loss({}, batch, row_keys())
+  np.testing.assert_allclose(loss, 0.2**2, rtol=1e-5)
+
+
+def test_masks_and_drop_path_follow_the_row_keys():
+  task = tiny_task(model=dict(drop_path=0.5))
+  variables = jax.jit(task.init)(jax.random.key(0))
+  run = jax.jit(task.loss)
+  batch = make_batch(4)
+  batch['video'] = jnp.broadcast_to(batch['video'][:1], batch['video'].shape)
+  keys = row_keys(4)
+
+  def per_row(keys):
+    """The loss of each row alone."""
+    rows = []
+    for row in range(4):
+      valid = jnp.arange(4) == row
+      loss, _ = run(variables, batch | {'valid': valid}, keys)
+      rows.append(float(loss))
+    return np.array(rows)
+
+  losses = per_row(keys)
+  assert len(set(losses.round(6))) == 4
+  np.testing.assert_allclose(per_row(keys[::-1]), losses[::-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'frames', 'dim'), [('tube', 'all', 384), ('random', 'one', 192)]
+)
+def test_the_head_predicts_what_the_target_is(kind, frames, dim):
+  task = tiny_task(
+    mask=dict(kind=kind, rounding='visible_down'), target=dict(frames=frames)
+  )
+  assert task.target.dim == task.model.target_dim == dim
+  shapes = jax.eval_shape(task.init, jax.random.key(0))
+  assert shapes['params']['decoder']['head']['kernel'].shape == (16, dim)
+  mask = task.sample_mask(row_keys())
+  assert mask.visible.shape == (3, 4)
+  assert task.model.grid == tubelets.grid(4, (32, 16), (2, 8, 8)) == (2, 4, 2)
+
+
+@pytest.mark.parametrize('kind', ['tube', 'random'])
+def test_flops_are_what_xla_counts(kind):
+  # Wide enough that the matrix products outweigh all else.
+  task = tiny_task(
+    model=dict(
+      image_size=(64, 64), width=128, heads=4, mlp_dim=512, attention='xla',
+      decoder_width=64, decoder_mlp_dim=256,
+    ),
+    mask=dict(kind=kind),
+  )  # fmt: skip
+  task = dataclasses.replace(task, model=task.model.clone(scan=False))
+  batch = jax.eval_shape(lambda: make_batch(1, (64, 64)))
+  variables = jax.eval_shape(task.init, jax.random.key(0))
+  keys = jax.eval_shape(lambda: row_keys(1))
+  cost = jax.jit(task.loss).lower(variables, batch, keys).compile()
+  analysis = cost.cost_analysis()
+  assert analysis
+  assert 0.85 < task.flops_per_clip() / analysis['flops'] <= 1
+
+
+def test_an_unknown_task_lists_the_known():
+  config = tiny_config()
+  config.task = 'mea'
+  with pytest.raises(ValueError, match=r"config\.task is 'mea'.*\['mae'\]"):
+    tasks.build(config)
+
+
+@pytest.mark.parametrize(
+  ('section', 'fields', 'message'),
+  [
+    ('target', dict(normalise='chanel'), 'chanel'),
+    ('target', dict(kind='hog'), 'hog'),
+    ('model', dict(image_size=(30, 16)), 'image_size height 30'),
+    ('model', dict(heads=3), 'heads'),
+  ],
+)
+def test_impossible_fields_are_named(section, fields, message):
+  with pytest.raises(ValueError, match=message):
+    tiny_task(**{section: fields})
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [(dict(kind='tubes'), 'tubes'), (dict(ratio=0.1), r'mask ratio 0\.1')],
+)
+def test_impossible_masks_are_named(fields, message):
+  with pytest.raises(ValueError, match=message):
+    tiny_task(mask=fields)
