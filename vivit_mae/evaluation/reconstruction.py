@@ -129,7 +129,7 @@ def _place(
 
 
 def _psnr(
-  a: Float[Array, 'b m p'], b: Float[Array, '#b m p']
+  a: Float[Array, 'b #m p'], b: Float[Array, 'b m p']
 ) -> Float[Array, 'b']:
   error = jnp.mean(jnp.square(a - b), axis=(1, 2))
   return -10 * jnp.log10(jnp.maximum(error, 1e-10))
