@@ -129,15 +129,10 @@ def test_published_recipe(name, arg):
   assert config.model.remat == ('full' if arg == 'H' else 'none')
 
 
-@pytest.fixture(scope='session')
-def cache(tmp_path_factory):
-  """Where the built-in videos are written, once."""
-  return tmp_path_factory.mktemp('cache')
-
-
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
-def test_one_local_step_runs_to_its_end(path, cache, tmp_path, monkeypatch):
-  monkeypatch.setenv('VIVIT_MAE_CACHE', str(cache))
+@pytest.mark.slow
+@pytest.mark.usefixtures('compile_once')
+def test_one_local_step_runs_to_its_end(path, built_in_videos, tmp_path):
   config = load(path.stem, 'runlocal', [('total_steps', '1')])
   state = loop.train_and_evaluate(config, tmp_path)
   assert int(state.step) == 1
@@ -147,4 +142,4 @@ def test_one_local_step_runs_to_its_end(path, cache, tmp_path, monkeypatch):
     r'"loss": ([\d.]+)', (tmp_path / 'metrics.jsonl').read_text()
   )
   assert 0 < float(report) < 10
-  assert list(cache.iterdir())
+  assert len(list(built_in_videos.iterdir())) == 1

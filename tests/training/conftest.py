@@ -1,9 +1,8 @@
 """A tiny experiment on real, tiny video files."""
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -43,20 +42,8 @@ def get_config(arg=''):
 
 
 @pytest.fixture(scope='session', autouse=True)
-def compile_once(tmp_path_factory) -> Iterator[None]:
-  """Runs of the same experiment, in other processes too, compile it once."""
-  names = {
-    'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('compiled')),
-    'jax_persistent_cache_min_compile_time_secs': 0.0,
-  }
-  before = {name: getattr(jax.config, name) for name in names}
-  with pytest.MonkeyPatch.context() as patch:
-    for name, value in names.items():
-      jax.config.update(name, value)
-      patch.setenv(name.upper(), str(value))
-    yield
-  for name, value in before.items():
-    jax.config.update(name, value)
+def _compile_once(compile_once):
+  del compile_once
 
 
 @pytest.fixture(scope='session')
