@@ -41,7 +41,9 @@ def _auto(query: Queries, key: Keys, value: Keys) -> Queries:
   fits = query.dtype.itemsize == 2 and query.shape[-1] in range(8, 129, 8)
   if backend == 'gpu' and fits:
     return _cudnn(query, key, value)
-  if backend == 'cpu' and query.shape[1] > _BLOCKWISE_FROM:
+  # Where rows are split over devices, a loop over them would run everywhere.
+  alone = jax.device_count() == 1
+  if backend == 'cpu' and alone and query.shape[1] > _BLOCKWISE_FROM:
     return blockwise_attention(query, key, value)
   return _xla(query, key, value)
 

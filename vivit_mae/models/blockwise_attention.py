@@ -74,7 +74,7 @@ def _attend_forward(
   def step(
     part: Float[Array, 'j h'],
   ) -> tuple[Float[Array, 'j h'], Float[Array, 'j 1']]:
-    scores = _scores(part, key)
+    scores = _dot(part, key.T) * _scale(part)
     top = jnp.max(scores, axis=-1, keepdims=True)
     weights = jnp.exp(scores - top)
     total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -100,7 +100,7 @@ def _attend_backward(
   ) -> tuple[Any, Float[Array, 'j h']]:
     d_key, d_value = sums
     query, gradient, log_sum, inner = parts
-    weights = jnp.exp(_scores(query, key) - log_sum)
+    weights = jnp.exp(_dot(query, key.T) * _scale(query) - log_sum)
     d_value += _dot(weights.astype(dtype).T, gradient)
     d_scores = weights * (_dot(gradient, value.T) - inner)
     d_scores = (d_scores * _scale(query)).astype(dtype)
@@ -128,12 +128,6 @@ def _blocks(x: Float[Array, 'n h'], block: int) -> Float[Array, 'i j h']:
 
 def _scale(query: Float[Array, 'j h']) -> float:
   return query.shape[-1] ** -0.5
-
-
-def _scores(
-  query: Float[Array, 'j h'], key: Float[Array, 'm h']
-) -> Float[Array, 'j m']:
-  return _dot(query, key.T) * _scale(query)
 
 
 def _dot(a: Float[Array, 'i j'], b: Float[Array, 'j k']) -> Float[Array, 'i k']:
