@@ -252,7 +252,9 @@ def test_the_evaluator_yields_and_writes(tmp_path):
     f'clip_{number}.{end}'
     for number in ('00', '02')
     for end in ('png', 'gif', 'mp4')
-  }
+  } | {'overview.png'}
+  both = np.asarray(Image.open(folder / 'overview.png'))
+  assert both.shape == (2 * 4 * (18 + 96 + 4) + 8, 4 * (96 + 4), 3)
   for name, picture in pictures.items():
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(
@@ -275,7 +277,8 @@ def test_raw_pixels_have_no_second_row(tmp_path):
   numbers, pictures = run(evaluator)
   assert numbers.keys() == {'loss', 'psnr', 'psnr_guess'}
   assert pictures['clip_00'].shape[0] == 3 * (18 + 96 + 4)
-  assert [p.name for p in tmp_path.rglob('*.*')] == ['clip_00.png']
+  names = sorted(p.name for p in tmp_path.rglob('*.*'))
+  assert names == ['clip_00.png', 'overview.png']
 
 
 def test_padding_and_unreadable_videos_do_not_count(tmp_path):
@@ -346,6 +349,7 @@ def test_built_from_a_config_it_runs_with_a_real_model(tmp_path):
   assert sorted(p.name for p in where.iterdir()) == [
     'clip_00.gif',
     'clip_00.png',
+    'overview.png',
   ]
   visible = masking.num_visible('tube', 0.75, evaluator.task.model.grid)
   assert visible == 8

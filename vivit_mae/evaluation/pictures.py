@@ -67,7 +67,7 @@ def stack(
 def png(picture: UInt8[np.ndarray, 'height width 3']) -> bytes:
   """Encodes a picture as PNG."""
   buffer = io.BytesIO()
-  Image.fromarray(picture).save(buffer, 'PNG', optimize=True)
+  Image.fromarray(picture).save(buffer, 'PNG')
   return buffer.getvalue()
 
 

@@ -142,7 +142,8 @@ class Evaluator:
   Yields, averaged over the clips: `loss`, `psnr` (model only),
   `psnr_true_statistics` (for normalised targets) and `psnr_guess`, in dB over
   the masked pixels; and film strips as pictures. The strips, and the same
-  moving, are written to `<workdir>/reconstructions/step_<step>/`.
+  moving, are written to `<workdir>/reconstructions/step_<step>/`, all strips
+  together as `overview.png`.
 
   Attributes:
     task: what was trained.
@@ -189,6 +190,7 @@ class Evaluator:
     count = min(self.num_clips, len(self.source))
     held_out = _Evenly(self.source, count)
     drawn = set(np.linspace(0, count - 1, self.num_pictures).astype(int))
+    strips: list[UInt8[np.ndarray, 'h w 3']] = []
     sums: dict[str, float] = {}
     num_valid = 0
     for batch in self._batches(held_out):
@@ -204,7 +206,11 @@ class Evaluator:
         for name, value in _numbers(one, self._normalised).items():
           sums[name] = sums.get(name, 0.0) + value
         if index in drawn:
-          yield f'clip_{index:02d}', self._draw(one, int(index), step)
+          strips.append(self._draw(one, int(index), step))
+          yield f'clip_{index:02d}', strips[-1]
+    if strips and 'png' in self.formats and jax.process_index() == 0:
+      overview = pictures.png(pictures.stack(strips))
+      (self._folder(step) / 'overview.png').write_bytes(overview)
     for name, value in sums.items():
       yield name, value / num_valid
 
@@ -232,6 +238,9 @@ class Evaluator:
     ):
       yield {name: batch[name] for name in ('video', 'index')}
 
+  def _folder(self, step: int) -> epath.Path:
+    return self.workdir / 'reconstructions' / f'step_{step:08d}'
+
   def _draw(
     self, one: Reconstruction, index: int, step: int
   ) -> UInt8[np.ndarray, 'h w 3']:
@@ -248,7 +257,7 @@ class Evaluator:
     rows = {name: _rgb(clip) for name, clip in rows.items()}
     strip = pictures.film_strip(rows)
     if jax.process_index() == 0:
-      folder = self.workdir / 'reconstructions' / f'step_{step:08d}'
+      folder = self._folder(step)
       folder.mkdir(parents=True, exist_ok=True)
       moving = pictures.panels(rows)
       path = folder / f'clip_{index:02d}'
