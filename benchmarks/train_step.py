@@ -165,9 +165,10 @@ def _make_ours(args: argparse.Namespace):
 
   from vivit_mae import config as config_lib
   from vivit_mae import tasks
+  from vivit_mae.training import memory, sharding, state
   from vivit_mae.training import optimizer as optimizer_lib
-  from vivit_mae.training import sharding, state
 
+  memory.keep_freed()  # as `train_and_evaluate` does
   config = config_lib.defaults('mae')
   config.model.variant = f'{args.size}/16x2'
   config.model.dtype = 'bfloat16' if 'bf16' in args.worker else 'float32'

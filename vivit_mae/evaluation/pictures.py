@@ -56,8 +56,8 @@ def panels(
 
 
 def stack(
-  pictures: list[UInt8[np.ndarray, 'height width 3']],
-) -> UInt8[np.ndarray, 'total width 3']:
+  pictures: list[UInt8[np.ndarray, '_ width 3']],
+) -> UInt8[np.ndarray, '_ width 3']:
   """Puts pictures of one width below each other."""
   gap = np.full((2 * _MARGIN, pictures[0].shape[1], 3), 255, np.uint8)
   parts = [part for picture in pictures for part in (picture, gap)]

@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from vivit_mae import config_checks, evaluation, tasks
 from vivit_mae.data import datasets, pipeline
 from vivit_mae.training import checkpoints as checkpoints_lib
+from vivit_mae.training import memory, sharding
 from vivit_mae.training import monitor as monitor_lib
 from vivit_mae.training import optimizer as optimizer_lib
-from vivit_mae.training import sharding
 from vivit_mae.training import state as state_lib
 
 _log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def train_and_evaluate(
   workdir.mkdir(parents=True, exist_ok=True)
   if config.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
+  memory.keep_freed()
   tracked = config_checks.TrackedConfig(config)
   mesh = sharding.make_mesh(tracked.mesh.data, tracked.mesh.fsdp)
   with jax.set_mesh(mesh):
