@@ -428,8 +428,8 @@ if __name__ == '__main__':
     import multiprocessing
     print(len(multiprocessing.active_children()), flush=True)
   else:
-    print('ready', flush=True)
     try:
+      print('ready', flush=True)
       time.sleep(60)
     except KeyboardInterrupt:
       next(iterator)  # the workers go on

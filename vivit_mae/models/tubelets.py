@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from vivit_mae.masking import Grid
+from vivit_mae.models import products
 
 Tubelet = tuple[int, int, int]
 
@@ -156,4 +157,7 @@ class TubeletEmbedding(nn.Module):
     )
     bias = self.param('bias', uniform, (self.width,))
     kernel = kernel.reshape(pixels, self.width).astype(self.dtype)
-    return patches.astype(self.dtype) @ kernel + bias.astype(self.dtype)
+    embedded = products.dot_general(
+      patches.astype(self.dtype), kernel, (((2,), (0,)), ((), ()))
+    )
+    return embedded + bias.astype(self.dtype)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from vivit_mae.masking import Grid, TokenMask
 from vivit_mae.models import attention as attention_lib
-from vivit_mae.models import positions, transformer, tubelets
+from vivit_mae.models import positions, products, transformer, tubelets
 
 _CHOICES = {
   'attention': attention_lib.ATTENTIONS,
@@ -206,6 +206,7 @@ class VideoMAE(nn.Module):
       use_bias=False,
       dtype=self.dtype,
       kernel_init=_uniform(self.width**-0.5),
+      dot_general=products.dot_general,
     )
     self.mask_token = self.param(
       'mask_token', _mask_token, (self.decoder_width,)
