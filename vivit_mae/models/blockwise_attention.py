@@ -44,7 +44,8 @@ def blockwise_attention(
   def split(x: Float[Array, 'b n k h']) -> Float[Array, 'bk n h']:
     return x.swapaxes(1, 2).reshape(rows * heads, -1, width)
 
-  padded = jnp.pad(split(query), ((0, 0), (0, padding), (0, 0)))
+  scaled = split(query * width**-0.5)
+  padded = jnp.pad(scaled, ((0, 0), (0, padding), (0, 0)))
   output = lax.map(
     lambda head: _attend(*head, block), (padded, split(key), split(value))
   )
@@ -59,7 +60,7 @@ def _attend(
   value: Float[Array, 'm h'],
   block: int,
 ) -> Float[Array, 'n h']:
-  """One head, `block` queries at a time."""
+  """One head, `block` queries at a time; the queries are scaled already."""
   return _attend_forward(query, key, value, block)[0]
 
 
@@ -74,7 +75,7 @@ def _attend_forward(
   def step(
     part: Float[Array, 'j h'],
   ) -> tuple[Float[Array, 'j h'], Float[Array, 'j 1']]:
-    scores = _dot(part, key.T) * _scale(part)
+    scores = _dot(part, key.T)
     top = jnp.max(scores, axis=-1, keepdims=True)
     weights = jnp.exp(scores - top)
     total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -100,10 +101,9 @@ def _attend_backward(
   ) -> tuple[Any, Float[Array, 'j h']]:
     d_key, d_value = sums
     query, gradient, log_sum, inner = parts
-    weights = jnp.exp(_dot(query, key.T) * _scale(query) - log_sum)
+    weights = jnp.exp(_dot(query, key.T) - log_sum)
     d_value += _dot(weights.astype(dtype).T, gradient)
-    d_scores = weights * (_dot(gradient, value.T) - inner)
-    d_scores = (d_scores * _scale(query)).astype(dtype)
+    d_scores = (weights * (_dot(gradient, value.T) - inner)).astype(dtype)
     d_key += _dot(d_scores.T, query)
     return (d_key, d_value), _dot(d_scores, key).astype(dtype)
 
@@ -124,10 +124,6 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 def _blocks(x: Float[Array, 'n h'], block: int) -> Float[Array, 'i j h']:
   return x.reshape(-1, block, x.shape[-1])
-
-
-def _scale(query: Float[Array, 'j h']) -> float:
-  return query.shape[-1] ** -0.5
 
 
 def _dot(a: Float[Array, 'i j'], b: Float[Array, 'j k']) -> Float[Array, 'i k']:
