@@ -248,7 +248,7 @@ def _make_peer(args: argparse.Namespace):
     decoder_intermediate_size=ours.decoder_mlp_dim,
     layer_norm_eps=1e-6,
     use_mean_pooling=False,  # with a final norm in the encoder, as VideoMAE
-    attn_implementation='eager' if 'eager' in args.worker else 'sdpa',
+    attn_implementation='sdpa',
   )
   model = transformers.VideoMAEForPreTraining(config).to(device).train()
   optimizer = torch.optim.AdamW(

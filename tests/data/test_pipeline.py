@@ -1,10 +1,3 @@
-import collections
-import os
-import pathlib
-import signal
-import subprocess
-import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -411,93 +404,6 @@ def test_row_randomness_is_its_own():
   }
   assert len(draws) == 5
   assert loading.row_rng(0, 1).random() in draws
-
-
-_PARENT = """
-import sys, time
-from absl import flags
-from vivit_mae.data import datasets, pipeline
-if __name__ == '__main__':
-  source = datasets.open_source('folder', sys.argv[1])
-  iterator = pipeline.train_iterator(
-    source, dict(num_workers=2), num_frames=2, image_size=(16, 16),
-    batch_size=2, seed=0)
-  next(iterator)
-  if sys.argv[2] == 'close':
-    iterator.close()
-    import multiprocessing
-    print(len(multiprocessing.active_children()), flush=True)
-  else:
-    try:
-      print('ready', flush=True)
-      time.sleep(60)
-    except KeyboardInterrupt:
-      next(iterator)  # the workers go on
-      iterator.close()
-"""
-
-
-def _descendants(pid):
-  """Processes below `pid`, from /proc."""
-  children = collections.defaultdict(list)
-  for stat in pathlib.Path('/proc').glob('[0-9]*/stat'):
-    try:
-      text = stat.read_text()
-    except OSError:
-      continue  # it ended meanwhile
-    children[int(text.rsplit(')', 1)[1].split()[1])].append(
-      int(stat.parent.name)
-    )
-  found = list(children[pid])
-  for child in found:
-    found += children[child]
-  return found
-
-
-def _start_parent(videos, tmp_path, what):
-  script = tmp_path / 'parent.py'
-  script.write_text(_PARENT)
-  return subprocess.Popen(
-    [sys.executable, str(script), str(videos), what],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    start_new_session=True,
-  )
-
-
-def test_only_the_parent_heeds_ctrl_c(videos, tmp_path):
-  parent = _start_parent(videos, tmp_path, 'wait')
-  assert parent.stdout is not None
-  assert parent.stdout.readline() == 'ready\n'
-  os.killpg(parent.pid, signal.SIGINT)
-  output, errors = parent.communicate(timeout=60)
-  assert (parent.returncode, output, errors) == (0, '', '')
-
-
-@pytest.mark.skipif(
-  not pathlib.Path('/proc').is_dir(), reason='finds processes in /proc'
-)
-def test_workers_do_not_outlive_a_killed_parent(videos, tmp_path):
-  parent = _start_parent(videos, tmp_path, 'wait')
-  assert parent.stdout is not None
-  assert parent.stdout.readline() == 'ready\n'
-  workers = _descendants(parent.pid)
-  assert len(workers) >= 2
-  os.kill(parent.pid, signal.SIGKILL)
-  parent.wait()
-  deadline = time.time() + 10
-  alive = workers
-  while alive and time.time() < deadline:
-    time.sleep(0.1)
-    alive = [w for w in workers if pathlib.Path(f'/proc/{w}').exists()]
-  assert not alive
-
-
-def test_close_stops_the_workers(videos, tmp_path):
-  parent = _start_parent(videos, tmp_path, 'close')
-  output, _ = parent.communicate(timeout=60)
-  assert (parent.returncode, output) == (0, '0\n')
 
 
 def test_awkward_videos_straight_from_the_folder(shared_videos):
