@@ -73,6 +73,7 @@ def _start_parent(videos, tmp_path, what):
 
 
 def test_only_the_parent_heeds_ctrl_c(videos, tmp_path):
+  # The first batch comes from the first worker: the second may be starting.
   parent = _start_parent(videos, tmp_path, 'wait')
   assert parent.stdout is not None
   assert parent.stdout.readline() == 'ready\n'

@@ -5,11 +5,13 @@ shuffled anew in every epoch by index, and batched before workers or hosts share
 the work, so their numbers change nothing; where the stream stands is one count.
 """
 
+import contextlib
 import functools
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -102,7 +104,7 @@ class TrainIterator(Iterator[dict[str, np.ndarray]]):
       len(loader.source), loader.options.max_bad_fraction, loader.source.name
     )
     self._row = 0
-    self._batches: grain.DatasetIterator | None = None
+    self._batches: Generator[dict[str, Any], None, None] | None = None
 
   @property
   def bad(self) -> list[tuple[str, str]]:
@@ -112,7 +114,8 @@ class TrainIterator(Iterator[dict[str, np.ndarray]]):
   def __next__(self) -> dict[str, np.ndarray]:
     if self._batches is None:
       self._batches = self._start()
-    batch = _receive(next(self._batches), self._bad)
+    batch = next(self._batches)
+    self._bad.add(batch.pop('attempts'))
     self._row += self._batch_size
     return batch
 
@@ -146,7 +149,7 @@ class TrainIterator(Iterator[dict[str, np.ndarray]]):
       self._batches.close()
       self._batches = None
 
-  def _start(self) -> grain.DatasetIterator:
+  def _start(self) -> Generator[dict[str, Any], None, None]:
     count = len(self._loader.source)
     order = (
       grain.MapDataset.range(count)
@@ -251,25 +254,10 @@ def eval_iterator(
   )
   options = loader.options
   bad = BadVideos(len(source), options.max_bad_fraction, source.name)
-  iterator = _iterate(batches, options)
-  try:
+  with contextlib.closing(_iterate(batches, options)) as iterator:
     for batch in iterator:
-      yield _receive(batch, bad)
-  finally:
-    iterator.close()
-
-
-def _receive(batch: dict[str, Any], bad: BadVideos) -> dict[str, np.ndarray]:
-  """Counts a batch's failures, and copies arrays that came from workers.
-
-  Those lie in memory that is shared with the workers. One that is still alive
-  when Python ends makes it print errors.
-  """
-  bad.add(batch.pop('attempts'))
-  return {
-    key: value if type(value) is np.ndarray else np.array(value)
-    for key, value in batch.items()
-  }
+      bad.add(batch.pop('attempts'))
+      yield batch
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:
@@ -312,7 +300,7 @@ class _Load:
 
 def _iterate(
   batches: grain.MapDataset, options: ClipOptions
-) -> grain.DatasetIterator:
+) -> Generator[dict[str, Any], None, None]:
   """Reads batches in this process or in workers, a few ahead."""
   stream = batches.to_iter_dataset(
     grain.ReadOptions(num_threads=1, prefetch_buffer_size=options.read_buffer)
@@ -326,4 +314,42 @@ def _iterate(
       ),
       worker_init_fn=functools.partial(loading.start_worker, os.getpid()),
     )
-  return iter(stream)
+  iterator = iter(stream)
+  with contextlib.closing(iterator):
+    with _without_ctrl_c():
+      batch = next(iterator, None)  # starts the workers
+    while batch is not None:
+      batch = _owned(batch)
+      yield batch
+      batch = next(iterator, None)
+
+
+def _owned(batch: dict[str, Any]) -> dict[str, Any]:
+  """Copies arrays that came from workers.
+
+  Those lie in memory that is shared with the workers. One that is still alive
+  when Python ends makes it print errors.
+  """
+  return {
+    key: np.array(value)
+    if type(value) is not np.ndarray and isinstance(value, np.ndarray)
+    else value
+    for key, value in batch.items()
+  }
+
+
+@contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+  """Holds Ctrl-C back, here and in the processes that are started meanwhile.
+
+  A worker ignores it from `loading.start_worker` on, but until it gets there
+  would end with a traceback.
+  """
+  if not hasattr(signal, 'pthread_sigmask'):
+    yield  # Windows
+    return
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
