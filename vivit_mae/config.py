@@ -88,13 +88,16 @@ def defaults(task: str = 'mae') -> ConfigDict:
     num_videos=1200,  # synthetic: how many are written
   )
   config.optimizer = dict(
-    name='adamw',
+    name='adamw',  # 'adamw' | 'sgd' | 'lars'
     learning_rate=1.5e-4,  # for lr_base rows; scaled linearly by the batch
     lr_base=256,
     lr_scales_with='videos',  # 'videos' | 'clips' (videos x repeats)
     b1=0.9,
     b2=0.95,
     eps=1e-8,
+    momentum=0.9,  # of sgd and lars
+    nesterov=False,  # sgd
+    trust_coefficient=1e-3,  # lars
     weight_decay=0.05,
     weight_decay_end=_optional(float),  # None: constant
     schedule='cosine',  # 'cosine' (VideoMAE) | 'warmup_cosine' (MAE-ST)
@@ -102,6 +105,9 @@ def defaults(task: str = 'mae') -> ConfigDict:
     warmup_steps=_optional(int),  # instead of warmup_epochs
     min_learning_rate=1e-5,
     clip_norm=_optional(float),
+    layer_decay=_optional(float),  # a rate lower by this factor each layer down
+    freeze=(),  # regular expressions: parameters that stay as they are
+    ema_decay=0.0,  # of the average of the parameters; 0: none
   )
   # Neither interval set: ten checkpoints over the run. The last is always kept.
   config.checkpoint = dict(
@@ -113,7 +119,10 @@ def defaults(task: str = 'mae') -> ConfigDict:
     best_mode='min',  # 'min' | 'max'
   )
   config.resume = ''  # another workdir to go on from: state and data
-  config.init_from = dict(path='')  # a workdir to take only the weights from
+  config.init_from = dict(
+    path='',  # a workdir to take only the weights from
+    skip=(),  # regular expressions: weights of it that are left out
+  )
   config.mesh = dict(
     data=-1,  # -1: all the devices that fsdp leaves
     fsdp=1,  # devices that share the parameters
