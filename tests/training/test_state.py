@@ -11,17 +11,27 @@ from vivit_mae.training import sharding
 from vivit_mae.training import state as state_lib
 
 
-def run(mesh, accum_steps=1, task=None, steps=3, rows=16, **batches):
-  """Losses and final parameters of a few updates."""
+def run(mesh, accum_steps=1, task=None, steps=3, rows=16, ema=0.0, **batches):
+  """Losses and final parameters, or their average, of a few updates."""
   task = task or fakes.FakeTask()
   optimizer = fakes.optimizer()
   abstract, create = state_lib.build(
-    task.init, optimizer, seed=0, mesh=mesh, fsdp_min_bytes=0
+    task.init,
+    optimizer,
+    seed=0,
+    mesh=mesh,
+    fsdp_min_bytes=0,
+    ema_decay=ema,
   )
   where = jax.tree.map(lambda x: x.sharding, abstract)
   update = jax.jit(
     state_lib.make_update(
-      task.loss, optimizer, lambda step: 0.01, seed=0, accum_steps=accum_steps
+      task.loss,
+      optimizer,
+      lambda step: 0.01,
+      seed=0,
+      accum_steps=accum_steps,
+      ema_decay=ema,
     ),
     donate_argnums=0,
     out_shardings=(where, sharding.replicated(mesh)),
@@ -39,7 +49,7 @@ def run(mesh, accum_steps=1, task=None, steps=3, rows=16, **batches):
       report['metrics'].compute()['loss'], losses[-1], rtol=1e-6
     )
   assert int(state.step) == steps
-  return losses, jax.device_get(state.params)
+  return losses, jax.device_get(state.eval_variables['params'])
 
 
 def one_device():
@@ -48,14 +58,18 @@ def one_device():
 
 @pytest.fixture(scope='module')
 def expected():
-  return run(one_device())
+  return run(one_device()), run(one_device(), ema=0.5)
 
 
 @pytest.mark.parametrize(
-  ('data', 'fsdp', 'accum'), [(8, 1, 1), (8, 1, 2), (1, 8, 1), (2, 4, 2)]
+  ('data', 'fsdp', 'accum', 'ema'),
+  [(8, 1, 1, 0), (8, 1, 2, 0), (1, 8, 1, 0), (2, 4, 2, 0.5)],
 )
-def test_devices_and_accumulation_change_nothing(expected, data, fsdp, accum):
-  losses, params = run(sharding.make_mesh(data, fsdp), accum)
+def test_devices_and_accumulation_change_nothing(
+  expected, data, fsdp, accum, ema
+):
+  expected = expected[ema > 0]
+  losses, params = run(sharding.make_mesh(data, fsdp), accum, ema=ema)
   np.testing.assert_allclose(losses, expected[0], rtol=2e-6)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6),
@@ -155,3 +169,73 @@ def test_changed_collections_are_carried():
   assert int(state.collections['stats']['count']) == 16
   assert float(report['loss']) == 1.0
   assert float(state.params['w']) == 0.5
+
+
+def test_the_average_follows_the_parameters():
+  params = [run(one_device(), steps=steps)[1] for steps in range(3)]
+  _, average = run(one_device(), steps=2, ema=0.75)
+  jax.tree.map(
+    lambda mean, a, b, c: np.testing.assert_allclose(
+      mean, 0.75 * (0.75 * a + 0.25 * b) + 0.25 * c, rtol=1e-5, atol=1e-6
+    ),
+    average,
+    *params,
+  )
+
+
+def test_an_average_is_there_only_on_demand_and_starts_anew_with_weights():
+  def make(decay):
+    _, create = state_lib.build(
+      fakes.FakeTask().init,
+      fakes.optimizer(),
+      seed=0,
+      mesh=sharding.make_mesh(),
+      fsdp_min_bytes=0,
+      ema_decay=decay,
+    )
+    return create()
+
+  assert make(0).ema is None
+  assert make(0).eval_variables['params'] is not None
+  state = make(0.9)
+  other = jax.tree.map(lambda x: x + 1, state.params)
+  changed = state.with_params(other)
+  for tree in (changed.params, changed.eval_variables['params']):
+    jax.tree.map(np.testing.assert_array_equal, tree, other)
+  for decay in (1, -0.1):
+    with pytest.raises(ValueError, match=rf'ema_decay={decay} must be in'):
+      make(decay)
+
+
+def test_what_is_not_trained_gets_no_gradient():
+  task = fakes.FakeTask()
+  _, create = state_lib.build(
+    task.init,
+    optax.sgd(1.0),
+    seed=0,
+    mesh=sharding.make_mesh(),
+    fsdp_min_bytes=0,
+    ema_decay=0.9,
+  )
+  update = state_lib.make_update(
+    task.loss,
+    optax.sgd(1.0),
+    lambda step: 1.0,
+    seed=0,
+    accum_steps=2,
+    ema_decay=0.9,
+    trained=lambda params: {
+      'dense': {'kernel': False, 'bias': False},
+      'head': {'kernel': True},
+    },
+  )
+  before = create()
+  state, report = jax.jit(update)(before, fakes.make_batch(16))
+  for tree in (state.params, state.ema):
+    jax.tree.map(
+      np.testing.assert_array_equal, tree['dense'], before.params['dense']
+    )
+  moved = state.params['head']['kernel'] - before.params['head']['kernel']
+  np.testing.assert_allclose(
+    report['norms']['l2_grads'], optax.tree.norm(moved), rtol=1e-5
+  )

@@ -1,5 +1,6 @@
 """The state of training: its shapes first, then its shardings, then arrays."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,17 +28,31 @@ class TrainState:
     collections: The model's other variables by collection, such as batch
       statistics; usually empty.
     opt_state: The optimiser's state.
+    ema: The exponential moving average of the parameters, None if there is
+      none.
   """
 
   step: Tree
   params: Tree
   collections: Tree
   opt_state: Tree
+  ema: Tree = None
 
   @property
   def variables(self) -> dict[str, Tree]:
     """The variables as `Module.apply` takes them."""
     return {'params': self.params, **self.collections}
+
+  @property
+  def eval_variables(self) -> dict[str, Tree]:
+    """Likewise, with the averaged parameters if there are any."""
+    params = self.params if self.ema is None else self.ema
+    return {'params': params, **self.collections}
+
+  def with_params(self, params: Tree) -> 'TrainState':
+    """The state with other parameters, which an average starts from."""
+    ema = None if self.ema is None else jax.tree.map(jnp.copy, params)
+    return dataclasses.replace(self, params=params, ema=ema)
 
 
 def build(
@@ -47,6 +62,7 @@ def build(
   seed: int,
   mesh: Mesh,
   fsdp_min_bytes: int,
+  ema_decay: int | float = 0.0,
 ) -> tuple[TrainState, Callable[[], TrainState]]:
   """The state as shapes with their shardings, and what makes the arrays.
 
@@ -56,11 +72,20 @@ def build(
     seed: Seed of the initial parameters.
     mesh: The devices.
     fsdp_min_bytes: Smaller arrays are replicated.
+    ema_decay: The decay of the average of the parameters, 0 for none.
 
   Returns:
     A TrainState of `jax.ShapeDtypeStruct`, and a function that makes a new
     state, each array straight where it belongs.
+
+  Raises:
+    ValueError: `ema_decay` is outside [0, 1).
   """
+  if not 0 <= ema_decay < 1:
+    raise ValueError(
+      f'config.optimizer.ema_decay={ema_decay} must be in [0, 1): 0 for no '
+      'average, or for example 0.9999'
+    )
 
   def create(key: Key[Array, '']) -> TrainState:
     collections = dict(init(key))
@@ -70,6 +95,7 @@ def build(
       params=params,
       collections=collections,
       opt_state=optimizer.init(params),
+      ema=jax.tree.map(jnp.copy, params) if ema_decay else None,
     )
 
   key = jax.random.key(seed)
@@ -101,6 +127,8 @@ def make_update(
   *,
   seed: int,
   accum_steps: int,
+  ema_decay: int | float = 0.0,
+  trained: Callable[[Tree], Tree] | None = None,
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Tree]]:
   """The function of one update, to be jitted.
 
@@ -114,6 +142,10 @@ def make_update(
     schedule: Its learning rate by step, to report.
     seed: Seed of the run.
     accum_steps: A, microbatches of one update.
+    ema_decay: The decay d of the average of the parameters, `ema = d ema +
+      (1 - d) params` after each update as in timm's ModelEma; 0 for none.
+    trained: Which parameters are trained, a tree of booleans; None for all.
+      The others get no gradient, and none is computed for them.
 
   Returns:
     A function of state and batch giving the new state and a dict with the loss,
@@ -128,6 +160,12 @@ def make_update(
     rngs: Key[Array, 'b'],
   ) -> tuple[Float[Array, ''], Tree, Tree, Tree]:
     def loss_of(params: Tree) -> tuple[Float[Array, ''], Tree]:
+      if trained is not None:
+        params = jax.tree.map(
+          lambda x, on: x if on else jax.lax.stop_gradient(x),
+          params,
+          trained(params),
+        )
       return loss_fn({'params': params, **collections}, batch, rngs)
 
     (loss, (metrics, mutated)), grads = jax.value_and_grad(
@@ -175,6 +213,12 @@ def make_update(
       loss, grads, metrics, collections = accumulated(state, batch, rngs)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema_decay:
+      # In this form the average of what stands still stays bitwise the same.
+      ema = jax.tree.map(
+        lambda mean, x: mean + (1 - ema_decay) * (x - mean), ema, params
+      )
     report = {
       'loss': loss,
       'metrics': metrics,
@@ -190,6 +234,7 @@ def make_update(
       params=params,
       collections=collections,
       opt_state=opt_state,
+      ema=ema,
     )
     return state, report
 
