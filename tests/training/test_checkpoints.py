@@ -1,11 +1,15 @@
+import dataclasses
+import json
 import logging
 import pathlib
-import signal
+import re
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from tests.training import fakes
@@ -14,26 +18,31 @@ from vivit_mae.training import sharding
 from vivit_mae.training import state as state_lib
 
 
-def build(init=None, fsdp=1):
+def build(init=None, fsdp=1, ema=0.0):
   return state_lib.build(
     init or fakes.FakeTask().init,
     fakes.optimizer(),
     seed=0,
     mesh=sharding.make_mesh(-1, fsdp),
     fsdp_min_bytes=0,
+    ema_decay=ema,
   )
 
 
-def save(workdir, step=3, init=None):
-  _, create = build(init)
+def save(workdir, step=3, init=None, ema=0.0):
+  _, create = build(init, ema=ema)
   state = jax.tree.map(lambda x: x + 1, create())
+  if ema:
+    state = dataclasses.replace(
+      state, ema=jax.tree.map(lambda x: x + 1, state.ema)
+    )
   with checkpoints_lib.Checkpoints(workdir) as checkpoints:
     checkpoints.save(step, state, {'row': 24})
   return state
 
 
-def start(workdir, init=None, fsdp=1, **sources):
-  abstract, create = build(init, fsdp)
+def start(workdir, init=None, fsdp=1, ema=0.0, **sources):
+  abstract, create = build(init, fsdp, ema)
   with checkpoints_lib.Checkpoints(workdir) as checkpoints:
     return checkpoints_lib.initial_state(
       checkpoints, abstract, create, **sources
@@ -125,14 +134,132 @@ def test_weights_that_only_one_side_has_are_reported(tmp_path, caplog):
   assert_equal(state.params['new'], np.full((2,), 5.0))
   text = '\n'.join(caplog.messages)
   assert 'loaded 2 of the 3 parameter arrays' in text
-  assert 'new in this model, from the seed: new' in text
-  assert 'not used: head/kernel' in text
+  assert re.search(r'dense +2 +64 +loaded\n', text)
+  assert re.search(r'new +1 +2 +fresh +not in the checkpoint\n', text)
+  assert re.search(r'head/kernel +1 +128 +dropped +not in this model', text)
   with pytest.raises(ValueError, match='No parameter has the same name'):
     start(
       tmp_path / 'v',
       lambda key: {'params': {'other': jnp.zeros(2)}},
       init_from=str(tmp_path / 'other'),
     )
+
+
+def test_an_average_is_saved_only_if_there_is_one(tmp_path):
+  saved = save(tmp_path / 'a', ema=0.9)
+  state, _ = start(tmp_path / 'a', fsdp=8, ema=0.9)
+  assert state.ema is not None
+  assert_equal(state, saved)
+  save(tmp_path / 'b')
+  parts = (tmp_path / 'b' / 'checkpoints' / '3' / 'state').glob('**/_METADATA')
+  assert 'ema' not in next(parts).read_text()
+  with pytest.raises(ValueError, match='missing there: ema/dense/bias'):
+    start(tmp_path / 'b', ema=0.9)
+  with pytest.raises(ValueError, match='unknown here: ema/dense/bias'):
+    start(tmp_path / 'a')
+
+
+def test_a_checkpoint_of_the_whole_state_object_is_restored(tmp_path):
+  _, create = build()
+  state = jax.tree.map(lambda x: x + 1, create())
+
+  @flax.struct.dataclass
+  class Before:
+    """A state from before there were averages."""
+
+    step: Any
+    params: Any
+    collections: Any
+    opt_state: Any
+
+  parts = {f.name: getattr(state, f.name) for f in dataclasses.fields(Before)}
+  with ocp.CheckpointManager(tmp_path / 'checkpoints') as manager:
+    manager.save(
+      3,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(Before(**parts)),
+        data=ocp.args.JsonSave({'row': 24}),
+      ),
+    )
+  restored, data = start(tmp_path)
+  assert_equal(restored, state)
+  assert data == {'row': 24}
+
+
+def bigger(key):
+  """A classifier: the same first layer, another table, a head of its own."""
+  del key
+  return {
+    'params': {
+      'dense': {'kernel': jnp.zeros((3, 16)), 'bias': jnp.zeros((32,))},
+      'classes': {'kernel': jnp.zeros((16, 8))},
+    }
+  }
+
+
+def test_the_average_is_preferred_resized_and_sharded(tmp_path, caplog):
+  caplog.set_level(logging.INFO)
+  saved = save(tmp_path / 'other', ema=0.9)
+  state, data = start(
+    tmp_path / 'new',
+    bigger,
+    fsdp=8,
+    ema=0.5,
+    init_from=str(tmp_path / 'other'),
+    adapt=lambda name, saved, wanted: np.resize(saved, wanted),
+  )
+  assert data is None
+  for params in (state.params, state.ema):
+    np.testing.assert_array_equal(
+      params['dense']['kernel'], saved.ema['dense']['kernel']
+    )
+    np.testing.assert_array_equal(
+      params['dense']['bias'], np.resize(saved.ema['dense']['bias'], 32)
+    )
+    for leaf in jax.tree.leaves(params):
+      assert 'fsdp' in leaf.sharding.spec
+    assert not params['classes']['kernel'].any()
+  assert 'averaged parameters: loaded 2 of the 3' in caplog.text
+  assert '(16,) -> (32,)' in caplog.text
+
+
+def test_what_skip_names_stays_fresh(tmp_path):
+  save(tmp_path / 'other')
+  state, _ = start(
+    tmp_path / 'new',
+    bigger,
+    init_from=str(tmp_path / 'other'),
+    skip=('dense/bias',),
+  )
+  assert not state.params['dense']['bias'].any()
+  assert state.params['dense']['kernel'].all()
+
+
+@pytest.mark.parametrize('tail', ['', 'checkpoints', 'checkpoints/3'])
+def test_the_config_of_a_checkpoint_is_found(tmp_path, tail):
+  save(tmp_path)
+  assert checkpoints_lib.saved_config(tmp_path / tail) is None
+  config = {'model': {'num_frames': 16}}
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  assert checkpoints_lib.saved_config(tmp_path / tail) == config
+  with pytest.raises(ValueError, match=r'config\.init_from\.path='):
+    checkpoints_lib.saved_config(tmp_path / 'nowhere')
+
+
+@pytest.mark.parametrize('ema', [0.0, 0.9])
+def test_variables_are_loaded_for_evaluation(tmp_path, ema):
+  def init(key):
+    return {**fakes.FakeTask().init(key), 'stats': {'mean': jnp.zeros(3)}}
+
+  saved = save(tmp_path, init=init, ema=ema)
+  with jax.set_mesh(sharding.make_mesh()):
+    variables, step = checkpoints_lib.load_variables(tmp_path, init)
+    assert step == 3
+    assert_equal(variables, saved.eval_variables)
+    with pytest.raises(ValueError, match='no step 4; there are: 3'):
+      checkpoints_lib.load_variables(tmp_path, init, 4)
+    with pytest.raises(ValueError, match=r'another model.*\(3, 16\) there and'):
+      checkpoints_lib.load_variables(tmp_path, wider)
 
 
 @pytest.mark.parametrize(('mode', 'best'), [('min', 2), ('max', 5)])
@@ -186,16 +313,3 @@ def test_async_saves_see_the_state_of_their_step(tmp_path):
       resume=str(tmp_path / 'checkpoints' / str(step)),
     )
     np.testing.assert_array_equal(state.params['w'], float(step))
-
-
-def test_a_signal_is_noted_and_a_second_one_acts(tmp_path):
-  with (
-    checkpoints_lib.Checkpoints(tmp_path) as checkpoints,
-    checkpoints_lib.StopSignal() as stop,
-  ):
-    assert not stop.requested(checkpoints, 1)
-    signal.raise_signal(signal.SIGINT)
-    assert stop.requested(checkpoints, 1)
-    assert stop.received == signal.SIGINT
-    with pytest.raises(KeyboardInterrupt):
-      signal.raise_signal(signal.SIGINT)

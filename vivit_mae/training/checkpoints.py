@@ -1,20 +1,22 @@
 """Checkpoints of state and data together; the only file that imports orbax."""
 
+import dataclasses
+import json
 import logging
-import signal
-import threading
-import types
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jaxtyping import Array, Key
 
+from vivit_mae.training import naming, sharding, transfer
 from vivit_mae.training.state import TrainState
 
 _log = logging.getLogger(__name__)
-_LISTED = 8
 
 
 class Checkpoints:
@@ -122,7 +124,8 @@ class Checkpoints:
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(dict(data))
+        state=ocp.args.StandardSave(_items(state)),
+        data=ocp.args.JsonSave(dict(data)),
       ),
       metrics=dict(metrics) if self._best in metrics else None,
       force=True,
@@ -144,6 +147,8 @@ def initial_state(
   *,
   resume: str = '',
   init_from: str = '',
+  skip: Sequence[str] = (),
+  adapt: transfer.Adapt | None = None,
 ) -> tuple[TrainState, dict[str, Any] | None]:
   """The state to begin with, from the first of four places that has one.
 
@@ -157,13 +162,16 @@ def initial_state(
     create: Makes a new state.
     resume: A workdir, its `checkpoints`, or one step of them; '' for none.
     init_from: Likewise.
+    skip: `config.init_from.skip`, regular expressions of weights that are left
+      out.
+    adapt: Makes a weight of another shape fit; see `transfer.transfer`.
 
   Returns:
     The state, and the data's (None: from the first row).
 
   Raises:
     ValueError: The checkpoint is of another architecture (names the leaves),
-      or there is none where the config says.
+      there is none where the config says, or no weight of it fits.
   """
   if (step := checkpoints.latest) is not None:
     _log.info(
@@ -177,9 +185,84 @@ def initial_state(
   if init_from:
     directory, step = _find(init_from, 'config.init_from.path')
     _log.info('weights: config.init_from, step %d (%s)', step, directory)
-    return _load_weights(directory, step, create()), None
+    return _load_weights(directory, step, create(), adapt, skip), None
   _log.info('weights: new, from the seed')
   return create(), None
+
+
+def load_variables(
+  path: epath.PathLike,
+  init: Callable[[Key[Array, '']], Mapping[str, Any]],
+  step: int | None = None,
+) -> tuple[dict[str, Any], int]:
+  """The variables of a checkpoint, to be evaluated: averaged ones if any.
+
+  Args:
+    path: A workdir, its `checkpoints`, or one step of them.
+    init: What made them: `Task.init`.
+    step: Which checkpoint; None for the newest.
+
+  Returns:
+    The variables, on all devices of the mesh in use, and the step.
+
+  Raises:
+    ValueError: There is no such checkpoint, or it is of another model.
+  """
+  directory, newest = _find(os.fspath(path), 'workdir')
+  step = newest if step is None else step
+  ours = dict(jax.eval_shape(init, jax.random.key(0)))
+  where = sharding.replicated(jax.sharding.get_mesh())
+  with ocp.CheckpointManager(directory) as manager:
+    if step not in manager.all_steps():
+      raise ValueError(
+        f'{directory} holds no step {step}; there are: '
+        f'{", ".join(map(str, sorted(manager.all_steps())))}'
+      )
+  saved = _saved_shapes(directory, step)
+  params = _weights_part(saved)
+  item: dict[str, Any] = {params: ours.pop('params')}
+  if ours:
+    item['collections'] = ours
+  wanted = naming.shapes(item)
+  parts = f'{params}/', 'collections/'
+  there = {name: x for name, x in saved.items() if name.startswith(parts)}
+  differ = [
+    f'{name} is {there.get(name, "missing")} there and '
+    f'{wanted.get(name, "unknown")} in the config'
+    for name in sorted(wanted.keys() | there.keys())
+    if there.get(name) != wanted.get(name)
+  ]
+  if differ:
+    raise ValueError(
+      f'the checkpoint {directory / str(step)} is of another model than the '
+      f'config. {_names("Different", differ)}'
+    )
+  item = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+    item,
+  )
+  loaded = _read(directory, step, item)
+  return {'params': loaded[params], **loaded.get('collections', {})}, step
+
+
+def saved_config(
+  path: epath.PathLike, field: str = 'config.init_from.path'
+) -> dict[str, Any] | None:
+  """The config of the run that made a checkpoint, from its `config.json`.
+
+  Args:
+    path: A workdir, its `checkpoints`, or one step of them.
+    field: Where the path comes from, for the error.
+
+  Returns:
+    The config as plain values, or None if the file is not there.
+
+  Raises:
+    ValueError: There is no checkpoint.
+  """
+  directory, _ = _find(os.fspath(path), field)
+  file = directory.parent / 'config.json'
+  return json.loads(file.read_text()) if file.exists() else None
 
 
 def _handlers() -> dict[str, Any]:
@@ -206,162 +289,110 @@ def _find(path: str, field: str) -> tuple[epath.Path, int]:
   )
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-  """Shapes of all leaves by their names, joined with slashes."""
-  leaves = jax.tree.leaves_with_path(
-    tree, is_leaf=lambda x: hasattr(x, 'shape')
-  )
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
-    for path, leaf in leaves
-  }
+def _items(state: TrainState) -> dict[str, Any]:
+  """The parts of a state that are there; others are not in a checkpoint."""
+  parts = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+  return {name: part for name, part in parts.items() if part is not None}
 
 
 def _saved_shapes(
-  manager: ocp.CheckpointManager, step: int
+  directory: epath.Path, step: int
 ) -> dict[str, tuple[int, ...]]:
-  return _shapes(manager.item_metadata(step)['state'].tree)
+  with ocp.CheckpointManager(directory, item_handlers=_handlers()) as manager:
+    return naming.shapes(manager.item_metadata(step)['state'].tree)
+
+
+def _weights_part(names: Iterable[str]) -> str:
+  """The part with the weights to use: the average if there is one."""
+  return 'ema' if any(name.startswith('ema/') for name in names) else 'params'
 
 
 def _names(title: str, names: list[str]) -> str:
-  more = f' and {len(names) - _LISTED} more' if len(names) > _LISTED else ''
-  return f'{title}: {", ".join(names[:_LISTED])}{more}' if names else ''
+  return f'{title}: {naming.listed(names)}' if names else ''
+
+
+def _read(directory: epath.Path, step: int, item: dict[str, Any]) -> Any:
+  """Some leaves of a saved state, onto their shardings or else to the host."""
+
+  def how(leaf: jax.ShapeDtypeStruct) -> ocp.RestoreArgs:
+    if leaf.sharding is None:
+      return ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
+    return ocp.ArrayRestoreArgs(
+      sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype
+    )
+
+  with ocp.CheckpointManager(directory) as manager:
+    return manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.PyTreeRestore(
+          item=item,
+          restore_args=jax.tree.map(how, item),
+          partial_restore=True,
+        )
+      ),
+    )['state']
 
 
 def _restore(
   directory: epath.Path, step: int, abstract: TrainState
 ) -> tuple[TrainState, dict[str, Any]]:
   """Restores state and data, each array to where `abstract` says."""
+  saved, ours = _saved_shapes(directory, step), naming.shapes(abstract)
+  differ = [
+    f'{name} is {saved[name]} there and {ours[name]} here'
+    for name in saved.keys() & ours.keys()
+    if saved[name] != ours[name]
+  ]
+  parts = [
+    _names('of another shape', sorted(differ)),
+    _names('missing there', sorted(ours.keys() - saved.keys())),
+    _names('unknown here', sorted(saved.keys() - ours.keys())),
+  ]
+  if any(parts):
+    raise ValueError(
+      f'the checkpoint {directory / str(step)} is of another model or '
+      f'optimiser than the config. {"; ".join(filter(None, parts))}. Use '
+      'another workdir, or the config that made it'
+    )
   with ocp.CheckpointManager(directory, item_handlers=_handlers()) as manager:
-    saved, ours = _saved_shapes(manager, step), _shapes(abstract)
-    differ = [
-      f'{name} is {saved[name]} there and {ours[name]} here'
-      for name in saved.keys() & ours.keys()
-      if saved[name] != ours[name]
-    ]
-    parts = [
-      _names('of another shape', sorted(differ)),
-      _names('missing there', sorted(ours.keys() - saved.keys())),
-      _names('unknown here', sorted(saved.keys() - ours.keys())),
-    ]
-    if any(parts):
-      raise ValueError(
-        f'the checkpoint {directory / str(step)} is of another model or '
-        f'optimiser than the config. {"; ".join(filter(None, parts))}. Use '
-        'another workdir, or the config that made it'
-      )
     restored = manager.restore(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
+        state=ocp.args.StandardRestore(_items(abstract)),
+        data=ocp.args.JsonRestore(),
       ),
     )
-  return restored['state'], restored['data']
+  return TrainState(**restored['state']), restored['data']
 
 
 def _load_weights(
-  directory: epath.Path, step: int, state: TrainState
+  directory: epath.Path,
+  step: int,
+  state: TrainState,
+  adapt: transfer.Adapt | None,
+  skip: Sequence[str],
 ) -> TrainState:
-  """Replaces the parameters that the checkpoint has; reports the others."""
-  ours = _shapes(state.params)
-  with ocp.CheckpointManager(directory, item_handlers=_handlers()) as manager:
-    saved = {
-      name.removeprefix('params/'): shape
-      for name, shape in _saved_shapes(manager, step).items()
-      if name.startswith('params/')
-    }
-  common = saved.keys() & ours.keys()
-  differ = sorted(
-    f'{name} is {saved[name]} there and {ours[name]} here'
-    for name in common
-    if saved[name] != ours[name]
-  )
-  if differ or not common:
+  """Replaces the parameters that the checkpoint has; reports on all of them."""
+  saved = _saved_shapes(directory, step)
+  part = _weights_part(saved)
+  weights = {
+    name.removeprefix(f'{part}/'): shape
+    for name, shape in saved.items()
+    if name.startswith(f'{part}/')
+  }
+  try:
+    params, report = transfer.load(
+      state.params,
+      weights,
+      lambda item: _read(directory, step, {part: item})[part],
+      adapt=adapt,
+      skip=skip,
+    )
+  except ValueError as error:
     raise ValueError(
-      f'the weights of {directory / str(step)} do not fit this model. '
-      + (_names('Of another shape', differ) or 'No parameter has the same name')
-    )
-  wanted: dict[str, Any] = {}
-  flat = {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in jax.tree.leaves_with_path(state.params)
-  }
-  for name in common:
-    *parents, last = name.split('/')
-    branch = wanted
-    for parent in parents:
-      branch = branch.setdefault(parent, {})
-    branch[last] = jax.ShapeDtypeStruct(
-      flat[name].shape, flat[name].dtype, sharding=flat[name].sharding
-    )
-  item = {'params': wanted}
-  with ocp.CheckpointManager(directory) as manager:
-    loaded = manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeRestore(
-          item=item,
-          restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-          partial_restore=True,
-        )
-      ),
-    )['state']['params']
-  found = {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in jax.tree.leaves_with_path(loaded)
-  }
-  _log.info('loaded %d of the %d parameter arrays', len(common), len(ours))
-  for title, names in (
-    ('new in this model, from the seed', ours.keys() - common),
-    ('not used', saved.keys() - common),
-  ):
-    if names:
-      _log.info('%s', _names(title, sorted(names)))
-  params = jax.tree.map_with_path(
-    lambda path, leaf: found.get(
-      jax.tree_util.keystr(path, simple=True, separator='/'), leaf
-    ),
-    state.params,
-  )
-  return TrainState(
-    step=state.step,
-    params=params,
-    collections=state.collections,
-    opt_state=state.opt_state,
-  )
-
-
-class StopSignal:
-  """Notes SIGTERM and SIGINT, so that the loop can save before it leaves.
-
-  A signal during compilation is noted as well, and acted on when that is over:
-  nothing has been trained that could be lost. A second signal acts at once. On
-  several hosts JAX's own handler makes all of them stop at one step.
-  """
-
-  def __init__(self):
-    self.received: signal.Signals | None = None
-    self._previous: dict[signal.Signals, Any] = {}
-
-  def __enter__(self) -> 'StopSignal':
-    main = threading.current_thread() is threading.main_thread()
-    if main and jax.process_count() == 1:
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._previous[number] = signal.signal(number, self._note)
-    return self
-
-  def __exit__(self, *error: object) -> None:
-    for number, handler in self._previous.items():
-      signal.signal(number, handler)
-
-  def _note(self, number: int, frame: types.FrameType | None) -> None:
-    del frame  # Python hands it over
-    self.received = signal.Signals(number)
-    for each, handler in self._previous.items():
-      signal.signal(each, handler)
-
-  def requested(self, checkpoints: Checkpoints, step: int) -> bool:
-    """Whether to save now and leave."""
-    if jax.process_count() > 1 and checkpoints.preempted(step):
-      self.received = signal.SIGTERM
-    return self.received is not None
+      f'the weights of {directory / str(step)} do not fit this model. {error}'
+    ) from error
+  kind = 'averaged parameters' if part == 'ema' else 'parameters'
+  _log.info('%s: %s\n%s', kind, report.summary, report.table())
+  return state.with_params(params)

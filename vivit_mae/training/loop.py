@@ -19,6 +19,7 @@ from vivit_mae.training import memory, sharding
 from vivit_mae.training import monitor as monitor_lib
 from vivit_mae.training import optimizer as optimizer_lib
 from vivit_mae.training import state as state_lib
+from vivit_mae.training import stopping as stopping_lib
 
 _log = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ def _run(
 
   with (
     open_checkpoints() as checkpoints,
-    checkpoints_lib.StopSignal() as stop,
+    stopping_lib.StopSignal() as stop,
   ):
     state, data_state = checkpoints_lib.initial_state(
       checkpoints, abstract, create, **sources
