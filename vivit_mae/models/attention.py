@@ -21,14 +21,15 @@ _BLOCKWISE_FROM = 512
 
 
 def _xla(query: Queries, key: Keys, value: Keys) -> Queries:
+  query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
   scores = jnp.einsum(
-    'bnkh,bmkh->bknm',
+    'bknh,bkmh->bknm',
     query * query.shape[-1] ** -0.5,
     key,
     preferred_element_type=jnp.float32,
   )
   weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-  return jnp.einsum('bknm,bmkh->bnkh', weights, value)
+  return jnp.einsum('bknm,bkmh->bknh', weights, value).swapaxes(1, 2)
 
 
 def _cudnn(query: Queries, key: Keys, value: Keys) -> Queries:

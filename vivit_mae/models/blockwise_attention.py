@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 # Queries that meet the keys at once: few enough for their scores to stay in a
 # core's cache, many enough for an efficient matrix product.
-_BLOCK = 400
+_BLOCK = 800
 
 
 def blockwise_attention(
@@ -91,31 +91,35 @@ def _attend_forward(
 def _attend_backward(
   block: int, residuals: Any, gradient: Float[Array, 'n h']
 ) -> tuple[Float[Array, 'n h'], Float[Array, 'm h'], Float[Array, 'm h']]:
-  """Gradients of queries, keys and values; the weights are computed again."""
+  """Gradients of queries, keys and values; the weights are computed again.
+
+  Those of keys and values are summed up transposed, so that no product has to
+  transpose a block of scores.
+  """
   query, key, value, output, log_sum = residuals
   dtype = query.dtype
   inner = jnp.sum(output * gradient, axis=-1, keepdims=True, dtype=jnp.float32)
 
   def step(
-    sums: tuple[Float[Array, 'm h'], Float[Array, 'm h']], parts: Any
+    sums: tuple[Float[Array, 'h m'], Float[Array, 'h m']], parts: Any
   ) -> tuple[Any, Float[Array, 'j h']]:
     d_key, d_value = sums
     query, gradient, log_sum, inner = parts
     weights = jnp.exp(_dot(query, key.T) - log_sum)
-    d_value += _dot(weights.astype(dtype).T, gradient)
+    d_value += _dot(gradient.T, weights.astype(dtype))
     d_scores = (weights * (_dot(gradient, value.T) - inner)).astype(dtype)
-    d_key += _dot(d_scores.T, query)
+    d_key += _dot(query.T, d_scores)
     return (d_key, d_value), _dot(d_scores, key).astype(dtype)
 
-  zeros = jnp.zeros(key.shape, jnp.float32)
+  zeros = jnp.zeros(key.T.shape, jnp.float32)
   parts = (query, gradient, log_sum, inner)
   (d_key, d_value), d_query = lax.scan(
     step, (zeros, zeros), tuple(_blocks(part, block) for part in parts)
   )
   return (
     d_query.reshape(query.shape),
-    d_key.astype(dtype),
-    d_value.astype(dtype),
+    d_key.T.astype(dtype),
+    d_value.T.astype(dtype),
   )
 
 

@@ -70,5 +70,10 @@ def _product_backward(
 _product.defvjp(_product_forward, _product_backward)
 
 
+def written_out(x: Any) -> Any:
+  """Keeps XLA's CPU compiler from computing arrays again in every consumer."""
+  return lax.optimization_barrier(x) if _on_cpu() else x
+
+
 def _on_cpu() -> bool:
   return jax.default_backend() == 'cpu'

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from vivit_mae.models import attention as attention_lib
-from vivit_mae.models import products
+from vivit_mae.models import norms, products
 
 DTYPES = ('float32', 'bfloat16')
 QKV_BIASES = ('qv', 'qkv', 'none')
@@ -63,11 +63,9 @@ def linear(
   )
 
 
-def layer_norm(name: str | None = None) -> nn.LayerNorm:
-  """A float32 layer norm, eps 1e-6, with the variance of centred values."""
-  return nn.LayerNorm(
-    epsilon=1e-6, use_fast_variance=False, dtype='float32', name=name
-  )
+def layer_norm(name: str | None = None) -> norms.LayerNorm:
+  """A float32 layer norm, eps 1e-6."""
+  return norms.LayerNorm(name=name)
 
 
 def gelu(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
