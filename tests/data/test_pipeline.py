@@ -4,10 +4,19 @@ import numpy as np
 import pytest
 
 from tests.data import tiny_videos
-from vivit_mae.data import datasets, decode, lists, loading, pipeline, writer
+from vivit_mae.data import (
+  datasets,
+  decode,
+  lists,
+  loading,
+  pipeline,
+  sampling,
+  writer,
+)
 from vivit_mae.data.listing import Example
 
 _SHAPE: dict[str, Any] = dict(num_frames=3, image_size=(16, 24))
+_POLICY = 'rand-m7-n4-mstd0.5-inc1'
 _DATA: dict[str, Any] = dict(stride=2, repeats=2, flip=True)
 
 
@@ -28,7 +37,7 @@ class _Fake:
   """Videos without content; some can not be read."""
 
   def __init__(self, count, bad=()):
-    self.name, self.class_names = 'fake', ()
+    self.name, self.class_names, self.multi_label = 'fake', (), False
     self.count, self.bad = count, frozenset(bad)
 
   def __len__(self):
@@ -216,6 +225,7 @@ def test_folder_and_prepared_dataset_give_the_same_stream(
   videos, source, tmp_path
 ):
   listed = lists.read_folder(videos)
+  assert isinstance(listed.class_names, tuple)
   writer.write_dataset(
     tmp_path / 'out',
     listed.splits,
@@ -244,7 +254,7 @@ def _plans(monkeypatch, **data: Any):
   monkeypatch.setattr(decode, 'read_clips', spy)
   options = loading.ClipOptions(**data)
   load = loading.Loader(_Fake(40), options, **_SHAPE, seed=0)
-  load(np.arange(40), np.arange(40))
+  load(np.arange(40)[:, None].repeat(2, 1))
   return plans
 
 
@@ -265,6 +275,43 @@ def test_flip_switch(without_decoding, monkeypatch, flip):
   flips = [clip.flip for clips in plans for clip in clips]
   assert len(flips) == 80
   assert 0.3 < np.mean(flips) < 0.7 if flip else not any(flips)
+
+
+def test_rand_augment_changes_clips_and_nothing_else(source):
+  plain = _take(_train(source), 5)
+  changed = _take(_train(source, rand_augment=_POLICY), 5)
+  _assert_same(changed, _take(_train(source, rand_augment=_POLICY), 5))
+  same = 0
+  for batch, other in zip(plain, changed, strict=True):
+    for key in ('index', 'label', 'valid'):
+      np.testing.assert_array_equal(batch[key], other[key])
+    same += (batch['video'] == other['video']).all((1, 2, 3, 4)).sum()
+  # Each of 40 clips escapes all four operations once in 16.
+  assert same < 10
+  clips = np.concatenate([batch['video'] for batch in changed])
+  assert len({clip.tobytes() for clip in clips}) == len(clips)
+
+
+@pytest.mark.parametrize('name', sampling.SAMPLINGS)
+def test_samplings(without_decoding, monkeypatch, name):
+  plans = _plans(monkeypatch, stride=2, sampling=name)
+  frames = {tuple(clip.frames.tolist()) for clips in plans for clip in clips}
+  assert len(frames) > 1
+  most = {'stride': 4, 'mae_st': 0, 'vivit': 4, 'dense': 5}.get(name, 8)
+  assert max(clip[-1] - clip[0] for clip in frames) == most
+
+
+def test_jittered_crops(without_decoding, monkeypatch):
+  plans = _plans(
+    monkeypatch,
+    stride=1,
+    crop='jittered',
+    short_side=32,
+    crop_jitter=(1.0, 1.5),
+  )
+  # The frames are 24x32; the crop is 16x24.
+  heights = {clip.box.height for clips in plans for clip in clips}
+  assert heights == {8, 9, 10, 11, 12}
 
 
 def test_stride_in_seconds(source):
@@ -379,8 +426,27 @@ def test_evaluation_leaves_bad_videos_out(without_decoding):
   ('data', 'message'),
   [
     ({'strid': 3}, r'Unknown field data\.strid\. Did you mean data\.stride\?'),
-    ({'crop': 'centre'}, "known are 'multi_scale', 'random_resized', 'center'"),
+    (
+      {'crop': 'centre'},
+      "known are 'multi_scale', 'random_resized', 'jittered'",
+    ),
     ({'repeat': 'frames'}, "known are 'crops', 'windows'"),
+    (
+      {'sampling': 'sparse'},
+      "known are 'stride', 'dense', 'segments', 'mae_st'",
+    ),
+    (
+      {'sampling': 'dense', 'stride_seconds': 0.1},
+      "'dense' it is None: it goes with 'stride'",
+    ),
+    (
+      {'rand_augment': 'rand-7'},
+      "data.rand_augment is 'rand-7', which has an odd part",
+    ),
+    (
+      {'rand_augment': _POLICY, 'rand_augment_interpolation': 'cubic'},
+      "known are 'bicubic', 'bilinear'",
+    ),
     ({'repeats': 0}, 'it is at least 1'),
     ({'stride_seconds': 0.0}, 'it is above 0'),
     ({'max_bad_fraction': 2.0}, 'from 0 to 1'),

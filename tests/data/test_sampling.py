@@ -95,7 +95,10 @@ def test_clips_of_any_length_stay_inside(num_frames, rng):
   times = np.arange(num_frames) / 30
   wishes: tuple[dict[str, Any], ...] = (
     {'stride': 4},
-    {'stride': 4, 'style': 'mae_st', 'fps': 30.0},
+    *(
+      {'stride': 4, 'sampling': name, 'fps': 30.0}
+      for name in sampling.SAMPLINGS
+    ),
     {
       'stride_seconds': 0.1,
       'timestamps': times,
@@ -115,7 +118,8 @@ def test_clips_of_any_length_stay_inside(num_frames, rng):
       assert frames.shape == (16,)
       assert frames.min() >= 0
       assert frames.max() < num_frames
-      assert np.all(np.diff(frames) >= 0)
+      # ViViT's clips of short videos start over again.
+      assert asked.get('sampling') == 'vivit' or np.all(np.diff(frames) >= 0)
 
 
 def test_the_middle_clip_is_in_the_middle():
@@ -134,9 +138,121 @@ def test_the_middle_clip_is_in_the_middle():
     ({'stride_seconds': 0.0}, r'stride_seconds=0\.0'),
     ({'stride_seconds': 0.1}, 'timestamps'),
     ({'stride': 4, 'count': 0}, 'count=0'),
-    ({'stride': 4, 'style': 'videmae'}, "'videmae' is unknown.*mae_st"),
+    ({'stride': 4, 'sampling': 'strid'}, "'strid' is unknown.*mae_st"),
+    (
+      {'stride_seconds': 0.1, 'sampling': 'dense'},
+      "goes with sampling 'stride', not 'dense'",
+    ),
   ],
 )
 def test_impossible_wishes_are_named(asked, message):
   with pytest.raises(ValueError, match=message):
     sampling.sample_clips(30, 16, **asked)
+
+
+@pytest.mark.parametrize('num_frames', [65, 80, 300])
+def test_dense_clips_end_with_their_window(num_frames):
+  """The published formula: linspace, then cut to the window."""
+  for start in {0, 7, num_frames - 65} & set(range(num_frames - 64)):
+    position = (start + 0.5) / (num_frames - 64)
+    frames = sampling.spread_frames(num_frames, 16, 4, position)
+    points = np.linspace(start, start + 64, 16)
+    expected = np.clip(points, start, start + 63).astype(np.int64)
+    np.testing.assert_array_equal(frames, expected)
+    assert (frames[0], frames[-1]) == (start, start + 63)
+
+
+@pytest.mark.parametrize(
+  ('num_frames', 'expected'),
+  [
+    (3, [2] * 16),
+    (8, [0] + [7] * 15),
+    (17, [0, 5, 11] + [16] * 13),
+    (64, np.linspace(0, 64, 16).clip(0, 63).astype(int).tolist()),
+  ],
+)
+def test_dense_clips_of_short_videos(num_frames, expected):
+  for position in (0.0, 0.9):
+    frames = sampling.spread_frames(num_frames, 16, 4, position)
+    assert frames.tolist() == expected
+
+
+def test_dense_clips_start_anywhere():
+  rng = np.random.default_rng(0)
+  clips = sampling.sample_clips(
+    67, 16, stride=4, sampling='dense', count=3000, rng=rng
+  )
+  starts, counts = np.unique([c[0] for c in clips], return_counts=True)
+  assert starts.tolist() == [0, 1, 2]
+  assert np.all(np.abs(counts - 1000) < 100)
+
+
+@pytest.mark.parametrize('name', ['stride', 'dense'])
+@pytest.mark.parametrize('num_frames', [5, 64, 65, 120, 300])
+def test_dense_views_are_those_of_the_published_test(name, num_frames):
+  """Every fourth frame is read, then windows of 16 of these are taken."""
+  read = list(range(0, num_frames, 4))
+  while len(read) < 16:
+    read.append(read[-1])
+  step = max((len(read) - 16) / 4, 0)
+  expected = [read[int(k * step) : int(k * step) + 16] for k in range(5)]
+  views = sampling.sample_clips(
+    num_frames, 16, stride=4, sampling=name, count=5
+  )
+  assert [view.tolist() for view in views] == expected
+
+
+@pytest.mark.parametrize('num_frames', [16, 40, 117])
+def test_segments_give_one_frame_each(num_frames):
+  rng = np.random.default_rng(0)
+  clips = sampling.sample_clips(
+    num_frames, 8, stride=1, sampling='segments', count=500, rng=rng
+  )
+  ends = np.arange(9) * num_frames / 8
+  drawn = np.stack(clips)
+  for k in range(8):
+    inside = range(int(ends[k]), int(np.ceil(ends[k + 1])))
+    assert set(drawn[:, k]) == set(inside)
+  # Each frame of a clip has a draw of its own.
+  places = drawn - ends[:-1]
+  assert np.abs(np.corrcoef(places.T)[0, 1:]).max() < 0.15
+
+
+@pytest.mark.parametrize('num_frames', [9, 16, 40, 117])
+def test_segment_views_are_those_of_the_published_test(num_frames):
+  tick = num_frames / 16
+  ticks = [int(tick * x) for x in range(16)]
+  halves = [int(tick / 2 + tick * x) for x in range(16)]
+  both = sorted(ticks + halves)
+  views = sampling.sample_clips(
+    num_frames, 16, stride=1, sampling='segments', count=2
+  )
+  assert [view.tolist() for view in views] == [both[::2], both[1::2]]
+  (middle,) = sampling.sample_clips(
+    num_frames, 16, stride=1, sampling='segments'
+  )
+  assert middle.tolist() == halves
+  views = sampling.sample_clips(160, 16, stride=1, sampling='segments', count=5)
+  assert np.stack(views).T.ravel().tolist() == list(range(0, 160, 2))
+
+
+def test_mae_st_views_are_whole_frames_apart():
+  views = sampling.sample_clips(
+    300, 16, stride=4, sampling='mae_st', count=10, fps=30.0
+  )
+  assert [view[0] for view in views] == [26 * k for k in range(10)]
+
+
+def test_vivit_clips_start_over_again():
+  assert sampling.looped_frames(5, 4, 2, 0).tolist() == [0, 2, 4, 1]
+  rng = np.random.default_rng(0)
+  clips = sampling.sample_clips(
+    67, 32, stride=2, sampling='vivit', count=2000, rng=rng
+  )
+  starts = np.unique([clip[0] for clip in clips])
+  assert starts.tolist() == [0, 1, 2, 3, 4]
+  assert all(np.all(np.diff(clip) == 2) for clip in clips)
+  views = sampling.sample_clips(300, 32, stride=2, sampling='vivit', count=4)
+  assert [view[0] for view in views] == [0, 78, 157, 236]
+  (middle,) = sampling.sample_clips(300, 32, stride=2, sampling='vivit')
+  assert middle[0] == 118

@@ -161,3 +161,58 @@ def test_flipping_mirrors_left_to_right():
 def test_boxes_outside_the_frame_are_refused(box):
   with pytest.raises(ValueError, match='does not lie in a frame of 90 rows'):
     transforms.crop_and_resize(_frame(), transforms.Box(*box), (8, 8))
+
+
+def test_spread_crops_lie_along_the_longer_side():
+  wide = [
+    transforms.spread_crop(256, 340, (224, 224), view, 3) for view in range(3)
+  ]
+  assert wide == [(0, 0, 256, 256), (0, 42, 256, 256), (0, 84, 256, 256)]
+  tall = [
+    transforms.spread_crop(341, 256, (224, 224), view, 3) for view in range(3)
+  ]
+  assert tall == [(0, 0, 256, 256), (42, 0, 256, 256), (85, 0, 256, 256)]
+  for height, width in ((256, 340), (90, 40), (50, 50)):
+    (one,) = {transforms.spread_crop(height, width, (20, 30), 0, 1)}
+    assert one == transforms.center_crop(height, width, (20, 30))
+
+
+def test_spread_crops_of_a_short_side():
+  """Resized to 256 rows, a crop of 224 leaves 16 above and below."""
+  boxes = [
+    transforms.spread_crop(512, 680, (224, 224), view, 2, short_side=256)
+    for view in range(2)
+  ]
+  assert boxes == [(32, 0, 448, 448), (32, 232, 448, 448)]
+
+
+def test_jittered_crops_scale_both_sides_freely():
+  rng = np.random.default_rng(0)
+  boxes = np.array(
+    [
+      transforms.jittered_crop(512, 680, (224, 224), rng, 256)
+      for _ in range(4000)
+    ]
+  )
+  tops, lefts, heights, widths = boxes.T
+  for sides in (heights, widths):
+    factors = 448 / sides
+    assert 0.895 < factors.min() < 0.92
+    assert 1.31 < factors.max() < 1.335
+    assert abs(factors.mean() - 1.115) < 0.01
+  assert abs(np.corrcoef(heights, widths)[0, 1]) < 0.05
+  assert tops.min() == lefts.min() == 0
+  assert (tops + heights).max() == 512
+  assert (lefts + widths).max() == 680
+
+
+def test_jittered_crops_never_leave_the_frame():
+  for height, width in ((1, 1), (30, 90), (224, 224)):
+    for box in _boxes(
+      lambda rng, h=height, w=width: transforms.jittered_crop(
+        h, w, (224, 224), rng, jitter=(0.5, 2.0)
+      ),
+      count=500,
+    ):
+      assert 0 <= box.top <= box.top + box.height <= height
+      assert 0 <= box.left <= box.left + box.width <= width

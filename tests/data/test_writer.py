@@ -24,6 +24,7 @@ def videos(tmp_path_factory):
 
 def _write(videos, out, **arguments):
   listed = lists.read_folder(videos)
+  assert isinstance(listed.class_names, tuple)
   return writer.write_dataset(
     out,
     listed.splits,

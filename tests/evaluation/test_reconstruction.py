@@ -92,7 +92,7 @@ def token_pixels(video, tokens, patch=(2, 8, 8)):
 class Source:
   """Tiny videos in memory; some can not be read."""
 
-  name, class_names = 'tiny', ()
+  name, class_names, multi_label = 'tiny', (), False
 
   def __init__(self, count, bad=()):
     self._videos = [_video(number) for number in range(count)]

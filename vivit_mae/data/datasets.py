@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 
 from vivit_mae.data import listing, lists
+from vivit_mae.data.labels import ClassNames
 from vivit_mae.data.listing import Example, Examples, Listing
 
 __all__ = [
@@ -45,11 +46,19 @@ class Source(Examples, Protocol):
 
   Attributes:
     name: What to call this data in messages.
-    class_names: Sorted; `Example.label` indexes them. Empty = no labels.
+    multi_label: Whether several classes may apply to a video.
   """
 
   name: str
-  class_names: tuple[str, ...]
+  multi_label: bool
+
+  @property
+  def class_names(self) -> ClassNames:
+    """Sorted; `Example.label` indexes them.
+
+    Empty = no labels; with several heads, those of each.
+    """
+    ...
 
 
 class FileSource:
@@ -57,16 +66,23 @@ class FileSource:
 
   Attributes:
     name: What to call this data in messages.
-    class_names: Sorted; `Example.label` indexes them. Empty = no labels.
+    class_names: Sorted; `Example.label` indexes them. Empty = no labels; with
+      several heads, those of each.
+    multi_label: Whether several classes may apply to a video.
     examples: Paths, labels and ids.
   """
 
   def __init__(
-    self, name: str, examples: Sequence[Example], class_names: tuple[str, ...]
+    self,
+    name: str,
+    examples: Sequence[Example],
+    class_names: ClassNames,
+    multi_label: bool = False,
   ):
     self.name = name
     self.examples = examples
     self.class_names = class_names
+    self.multi_label = multi_label
 
   def __len__(self) -> int:
     return len(self.examples)
@@ -84,7 +100,10 @@ class TfdsSource:
   Attributes:
     name: What to call this data in messages.
     class_names: The names of the ClassLabel; empty = no labels.
+    multi_label: False: it holds at most one label for each video.
   """
+
+  multi_label = False
 
   def __init__(
     self,
@@ -128,7 +147,7 @@ class TfdsSource:
     listing.check_unlabelled(unlabelled, set(names), f'class of {path}')
     kept = [name for name in names if not listing.fits(name, unlabelled)]
     self._labels = {names.index(name): i for i, name in enumerate(kept)}
-    self.class_names = tuple(kept)
+    self.class_names: tuple[str, ...] = tuple(kept)
 
   def _check_split(self, split: str) -> str:
     known = self._builder.info.splits
@@ -252,7 +271,9 @@ def _open_listed(read: Callable[..., Listing]) -> Callable[..., Source]:
         'vivit_mae.tools.dataset prepare` leaves such lines out.'
       )
     examples = listing.select(listed, split, eval_fraction, path)
-    return FileSource(f'{path} ({split})', examples, listed.class_names)
+    return FileSource(
+      f'{path} ({split})', examples, listed.class_names, listed.multi_label
+    )
 
   return open_files
 

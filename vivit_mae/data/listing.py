@@ -10,6 +10,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
+from vivit_mae.data import labels
+from vivit_mae.data.labels import ClassNames, Label
+
 SPLITS = {
   'train': 'train',
   'training': 'train',
@@ -32,13 +35,14 @@ class Example:
 
   Attributes:
     video: The encoded bytes, or the path of the file.
-    label: Index into the dataset's class names; -1 = no label.
+    label: Index into the dataset's class names, or several; -1 = no label. See
+      `labels`.
     id: A name that stays the same on every machine: the path relative to the
       folder or list the video came from.
   """
 
   video: bytes | str
-  label: int
+  label: Label
   id: str
 
 
@@ -57,13 +61,16 @@ class Listing:
 
   Attributes:
     splits: Examples by split, in a stable order.
-    class_names: Sorted; `Example.label` indexes them. Empty = no labels.
+    class_names: Sorted; `Example.label` indexes them. Empty = no labels; with
+      several heads, those of each.
+    multi_label: Whether several classes may apply to a video.
     skipped: (id, reason) of files that are not videos by their name.
     missing: (id, reason) of examples whose files do not exist.
   """
 
   splits: dict[str, tuple[Example, ...]]
-  class_names: tuple[str, ...]
+  class_names: ClassNames
+  multi_label: bool = False
   skipped: tuple[tuple[str, str], ...] = ()
   missing: tuple[tuple[str, str], ...] = ()
 
@@ -76,35 +83,42 @@ class Entry:
     split: The name of its split.
     path: Where it is.
     id: See `Example`.
-    label: The name of its class; '' = none.
+    label: The name of its class, '' = none; or several names, as
+      `labels.numbering` takes them.
   """
 
   split: str
   path: str
   id: str
-  label: str
+  label: str | tuple[str, ...]
 
 
 def number_labels(
-  entries: Sequence[Entry], class_names: tuple[str, ...], **report
+  entries: Sequence[Entry],
+  class_names: ClassNames,
+  multi_label: bool = False,
+  **report,
 ) -> Listing:
   """Turns label names into indices of the class names.
 
   Args:
     entries: All videos, in the order to keep.
-    class_names: All labels but ''.
+    class_names: All labels but ''; with several heads, of each.
+    multi_label: Whether several may apply to a video.
     **report: Further fields of the listing.
 
   Returns:
     The listing, with 'train' as its first split.
   """
-  index = {name: i for i, name in enumerate(class_names)} | {'': -1}
+  number = labels.numbering(class_names, multi_label)
   splits: dict[str, list[Example]] = {}
   for entry in entries:
-    example = Example(entry.path, index[entry.label], entry.id)
+    example = Example(entry.path, number(entry.label), entry.id)
     splits.setdefault(entry.split, []).append(example)
   ordered = sorted(splits, key=lambda s: (s != 'train', s))
-  return Listing({s: tuple(splits[s]) for s in ordered}, class_names, **report)
+  return Listing(
+    {s: tuple(splits[s]) for s in ordered}, class_names, multi_label, **report
+  )
 
 
 def select(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from etils import epath
 
 from vivit_mae.data import listing
+from vivit_mae.data.labels import ClassNames
 
 # Containers that FFmpeg reads as video; other files are left out and reported.
 EXTENSIONS = frozenset(
@@ -22,6 +23,8 @@ EXTENSIONS = frozenset(
 
 _PATH_COLUMNS = ('path', 'video_path', 'video', 'file', 'filename', 'filepath')
 _LABEL_COLUMNS = ('label', 'class', 'class_name', 'category', 'action')
+_SEVERAL = 'labels'  # all that apply, with ';' between them
+_HEAD = 'label.'  # the label of one head: 'label.verb'
 _SPLIT_COLUMNS = ('split', 'subset')
 
 # `path label` with any of the usual separators. The path runs to its last
@@ -104,10 +107,16 @@ def read_csv(
   any order, others are ignored) is understood and needed only for more than
   two columns. Labels are names or class numbers; none, or -1, is no label.
 
+  A column `labels` instead of `label` holds any number of them, with ';' in
+  between: the data is then multi-label, and an empty field says that no class
+  applies. Columns `label.verb`, `label.noun` and so on hold one label for each
+  of several heads.
+
   Args:
     path: The list, or a folder that holds `train.csv`, `val.csv` (or
       `validation.csv`) and `test.csv`, any of which may be absent.
-    unlabelled: Labels, as names or shell patterns, to be read as none.
+    unlabelled: Labels, as names or shell patterns, to be read as none. Among
+      several, one of them suffices for a video to have none.
     root: The folder that relative paths start from; the list's own by default.
 
   Returns:
@@ -127,26 +136,75 @@ def read_csv(
       f'No list of videos at {str(path)!r}. Give a csv file, or a folder that '
       'holds train.csv, val.csv or test.csv.'
     )
-  entries = []
+  entries: list[listing.Entry] = []
+  kinds: dict[tuple[str, ...], str] = {}
   for file in lists:
     base = epath.Path(root).expanduser() if root else file.parent
     if '://' not in os.fspath(base):
       base = epath.Path(os.path.abspath(base))
     split = listing.SPLITS.get(posixpath.splitext(file.name)[0], 'train')
-    for video, label, own_split in _read_lines(file):
+    for video, fields, own_split in _read_lines(file):
+      kinds.setdefault(tuple(fields), str(file))
       place, name = _resolve(video, base)
-      entries.append(listing.Entry(own_split or split, place, name, label))
-  labels = {entry.label for entry in entries}
-  listing.check_unlabelled(unlabelled, labels - {''}, f'label in {path}')
-  entries = [
-    dataclasses.replace(e, label='') if listing.fits(e.label, unlabelled) else e
-    for e in entries
-  ]
+      entries.append(
+        listing.Entry(own_split or split, place, name, _names(fields))
+      )
+  if len(kinds) > 1:
+    raise ValueError(
+      'Lists of one dataset must have the same label columns: '
+      + '; '.join(f'{f} has {", ".join(k)}' for k, f in kinds.items())
+    )
+  kind = next(iter(kinds), ('label',))
+  entries, names = _classes(entries, kind, unlabelled, str(path))
   missing = tuple(
     (e.id, 'no such file') for e in entries if not epath.Path(e.path).exists()
   )
-  names = _list_classes({entry.label for entry in entries} - {''})
-  return listing.number_labels(entries, names, missing=missing)
+  return listing.number_labels(
+    entries, names, (_SEVERAL,) in kinds, missing=missing
+  )
+
+
+def _names(fields: dict[str, str]) -> tuple[str, ...]:
+  """The labels of one line: those that apply, or that of each head."""
+  if _SEVERAL in fields:
+    several = (name.strip() for name in fields[_SEVERAL].split(';'))
+    return tuple(_number(name) for name in several if name)
+  return tuple(map(_number, fields.values()))
+
+
+def _classes(
+  entries: list[listing.Entry],
+  kind: tuple[str, ...],
+  unlabelled: Sequence[str],
+  where: str,
+) -> tuple[list[listing.Entry], ClassNames]:
+  """Takes out labels that mean none; finds the names of the classes."""
+  found = {name for entry in entries for name in entry.label} - {''}
+  listing.check_unlabelled(unlabelled, found, f'label in {where}')
+  none = {name for name in found if listing.fits(name, unlabelled)}
+
+  def cleared(label):
+    if kind == (_SEVERAL,):
+      return ('',) if none.intersection(label) else label
+    return tuple('' if name in none else name for name in label)
+
+  labels = [cleared(entry.label) for entry in entries]
+  if kind[0].startswith(_HEAD):
+    heads = [head.removeprefix(_HEAD) for head in kind]
+    columns = zip(*labels, strict=True)
+    names = {
+      head: _list_classes(set(column) - {''})
+      for head, column in zip(heads, columns, strict=True)
+    }
+  else:
+    names = _list_classes({name for label in labels for name in label} - {''})
+    if kind != (_SEVERAL,):
+      labels = [label[0] for label in labels]
+  entries = [
+    dataclasses.replace(entry, label=label)
+    for entry, label in zip(entries, labels, strict=True)
+  ]
+  return entries, names
 
 
 def has_split_lists(folder: epath.PathLike) -> bool:
@@ -203,8 +261,10 @@ def _resolve(video: str, base: epath.Path) -> tuple[str, str]:
   return os.fspath(path), str(path.relative_to(base)) if below else str(path)
 
 
-def _read_lines(file: epath.Path) -> Iterator[tuple[str, str, str]]:
-  """Yields (path, label, split) of each line; '' where there is none."""
+def _read_lines(
+  file: epath.Path,
+) -> Iterator[tuple[str, dict[str, str], str]]:
+  """Yields path, label columns and split of each line; '' = none."""
   try:
     text = file.read_bytes().decode('utf-8-sig')
   except UnicodeDecodeError as error:
@@ -223,16 +283,21 @@ def _read_lines(file: epath.Path) -> Iterator[tuple[str, str, str]]:
   names = [name.strip().lower() for name in header]
   if _column(names, _PATH_COLUMNS) is None:
     for number, line in lines:
-      yield (*_parse_line(line, f'{file}, line {number}'), '')
+      path, label = _parse_line(line, f'{file}, line {number}')
+      yield path, {'label': label}, ''
     return
   separator = _separator(lines[0][1])
   columns = [
     _column(names, wanted)
     for wanted in (_PATH_COLUMNS, _LABEL_COLUMNS, _SPLIT_COLUMNS)
   ]
+  several = [name for name in names if name == _SEVERAL] or [
+    name for name in names if name.startswith(_HEAD) and name != _HEAD
+  ]
   for number, line in lines[1:]:
     if len(names) == 1 or (columns[:2] == [0, 1] and len(names) == 2):
-      yield (*_parse_line(line, f'{file}, line {number}'), '')
+      path, label = _parse_line(line, f'{file}, line {number}')
+      yield path, {'label': label}, ''
       continue
     fields = [field.strip() for field in _split_line(line, separator)]
     if len(fields) != len(names):
@@ -242,7 +307,10 @@ def _read_lines(file: epath.Path) -> Iterator[tuple[str, str, str]]:
         'the separator.'
       )
     path, label, split = ('' if c is None else fields[c] for c in columns)
-    yield path, _number(label), listing.SPLITS.get(split.lower(), split)
+    found = {'label': label}
+    if several and columns[1] is None:
+      found = {name: fields[names.index(name)] for name in several}
+    yield path, found, listing.SPLITS.get(split.lower(), split)
 
 
 def _separator(line: str) -> str | None:
@@ -282,7 +350,7 @@ def _parse_line(line: str, where: str) -> tuple[str, str]:
       'in the first line (path, label, split; others are ignored), or put '
       'quotes around the label.'
     )
-  return path, _number(rest)
+  return path, rest
 
 
 def _number(label: str) -> str:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vivit_mae.data import decode, sampling, transforms
+from vivit_mae.data import augment, decode, labels, sampling, transforms
 from vivit_mae.data.datasets import SOURCE_FIELDS, Source
 
 # Draws of another video for a row whose own can't be read. If a quarter of all
@@ -34,10 +34,19 @@ class ClipOptions:
   Attributes:
     stride: Distance of consecutive frames of a clip, in frames.
     stride_seconds: The same in seconds, instead of `stride`.
+    sampling: How frames are chosen, a key of `sampling.SAMPLINGS`.
     crop: A key of `CROPS`.
     crop_scale: For 'random_resized': least and greatest part of the area.
     crop_ratio: For 'random_resized': least and greatest width over height.
+    crop_jitter: For 'jittered': least and greatest factor of a side.
+    short_side: For 'jittered', 'center' and in evaluation: what the shorter
+      side of a frame is resized to before the cut; None = the crop just fits.
     flip: Whether half of the clips are mirrored left to right.
+    rand_augment: A policy, such as 'rand-m7-n4-mstd0.5-inc1'; '' = none. It
+      changes the frames after the crop, as timm does it for images, while
+      VideoMAE has it before: then most of its work would be cut away. What
+      moves in from outside is grey either way.
+    rand_augment_interpolation: 'bicubic' or 'bilinear', where it turns frames.
     repeats: Clips of one decoded video.
     repeat: 'crops' gives them the same frames and new crops (VideoMAE V2),
       'windows' also new frames (MAE-ST).
@@ -48,10 +57,15 @@ class ClipOptions:
 
   stride: int = 4
   stride_seconds: int | float | None = None
+  sampling: str = 'stride'
   crop: str = 'multi_scale'
   crop_scale: Sequence[int | float] = (0.5, 1.0)
   crop_ratio: Sequence[int | float] = (3 / 4, 4 / 3)
+  crop_jitter: Sequence[int | float] = (0.9, 1.33)
+  short_side: int | None = None
   flip: bool = False
+  rand_augment: str = ''
+  rand_augment_interpolation: str = 'bicubic'
   repeats: int = 1
   repeat: str = 'crops'
   num_workers: int = 0
@@ -59,7 +73,11 @@ class ClipOptions:
   max_bad_fraction: int | float = 0.25
 
   def __post_init__(self):
-    for field, choices in (('crop', tuple(CROPS)), ('repeat', REPEATS)):
+    for field, choices in (
+      ('sampling', tuple(sampling.SAMPLINGS)),
+      ('crop', tuple(CROPS)),
+      ('repeat', REPEATS),
+    ):
       if getattr(self, field) not in choices:
         raise ValueError(
           f'data.{field} is {getattr(self, field)!r}; known are '
@@ -79,11 +97,25 @@ class ClipOptions:
       raise ValueError(
         f'data.stride_seconds is {self.stride_seconds}; it is above 0.'
       )
+    if self.stride_seconds is not None and self.sampling != 'stride':
+      raise ValueError(
+        f'data.stride_seconds is {self.stride_seconds}; with data.sampling '
+        f"{self.sampling!r} it is None: it goes with 'stride'."
+      )
     if not 0 <= self.max_bad_fraction <= 1:
       raise ValueError(
         f'data.max_bad_fraction is {self.max_bad_fraction}; it is a share, '
         'from 0 to 1.'
       )
+    self.policy()  # a slip of the pen is an error from the start
+
+  def policy(self) -> augment.RandAugment | None:
+    """What `rand_augment` says; None = nothing."""
+    if not self.rand_augment:
+      return None
+    return augment.RandAugment.parse(
+      self.rand_augment, self.rand_augment_interpolation
+    )
 
   @classmethod
   def from_data(cls, data: Mapping[str, Any]) -> 'ClipOptions':
@@ -119,16 +151,25 @@ def _random_resized(height, width, size, options, rng):
   )
 
 
+def _jittered(height, width, size, options, rng):
+  return transforms.jittered_crop(
+    *(height, width, size, rng),
+    options.short_side,
+    tuple(options.crop_jitter),
+  )
+
+
 def _center(height, width, size, options, rng):
-  del options, rng
-  return transforms.center_crop(height, width, size)
+  del rng
+  return transforms.center_crop(height, width, size, options.short_side)
 
 
-# name -> (box of a frame, whether shrinking averages): MAE-ST's crop resizes
-# without averaging, VideoMAE's with.
+# name -> (box of a frame, whether shrinking averages): MAE-ST's, fine-tuning's
+# and ViViT's crops resize without averaging, VideoMAE's pretraining with.
 CROPS: dict[str, tuple[Callable[..., transforms.Box], bool]] = {
   'multi_scale': (_multi_scale, True),
   'random_resized': (_random_resized, False),
+  'jittered': (_jittered, False),
   'center': (_center, True),
 }
 
@@ -164,67 +205,101 @@ class Attempts:
   failed: bool
 
 
+def blank_batch(
+  source: Source, rows: int, num_frames: int, image_size: tuple[int, int]
+) -> dict[str, Any]:
+  """A batch whose rows are all padding.
+
+  Args:
+    source: Where the videos come from; says which labels there are.
+    rows: Rows of the batch.
+    num_frames: Frames of a clip.
+    image_size: (height, width) of a clip.
+
+  Returns:
+    `video` black, `index` and labels -1, `valid` False.
+  """
+  return {
+    'video': np.zeros((rows, num_frames, *image_size, 3), np.uint8),
+    'index': np.full(rows, -1, np.int32),
+    'valid': np.zeros(rows, bool),
+    **labels.blank(rows, source.class_names, source.multi_label),
+  }
+
+
+def sample_frames(
+  info: decode.VideoInfo, num_frames: int, options: ClipOptions, **asked: Any
+) -> list[Int[np.ndarray, 't']]:
+  """Chooses the frames of some clips of a video.
+
+  Args:
+    info: What the video holds.
+    num_frames: Frames of a clip.
+    options: How they are chosen.
+    **asked: `count` and `rng`, see `sampling.sample_clips`.
+
+  Returns:
+    One array of frame indices per clip.
+  """
+  timed = options.stride_seconds is not None
+  return sampling.sample_clips(
+    info.num_frames,
+    num_frames,
+    stride=None if timed else options.stride,
+    stride_seconds=options.stride_seconds,
+    sampling=options.sampling,
+    fps=info.fps,
+    timestamps=info.timestamps,
+    duration=info.duration,
+    **asked,
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class Loader:
-  """Turns positions of the stream into clips. Picklable.
+  """Turns positions of the stream into random clips. Picklable.
 
   Attributes:
     source: The videos.
     options: What to cut out of them.
     num_frames: Frames of a clip.
     image_size: (height, width) of a clip.
-    seed: The run's seed; None for deterministic clips: the middle of the
-      video, the centre of the picture.
+    seed: The run's seed.
   """
 
   source: Source
   options: ClipOptions
   num_frames: int
   image_size: tuple[int, int]
-  seed: int | None
+  seed: int
 
-  def __call__(
-    self, positions: Int[np.ndarray, 'v'], indices: Int[np.ndarray, 'v']
-  ) -> dict[str, Any]:
+  def __call__(self, rows: Int[np.ndarray, 'v 2']) -> dict[str, Any]:
     """Loads a batch.
 
     Args:
-      positions: The videos' places in the stream; -1 is padding.
-      indices: Rows of the videos in the source.
+      rows: Places in the stream, and rows of the videos in the source.
 
     Returns:
-      `video`, `index`, `valid`, `label` unless the source has no classes, and
-      `attempts`. Clips of one video are consecutive. Without a seed, a video
-      that can't be read leaves rows that are not valid; with one, another
-      video takes its place.
+      `video`, `index`, `valid`, what `labels.blank` says, and `attempts`. Clips
+      of one video are consecutive. Another video takes the place of one that
+      can't be read.
     """
-    repeats = self.options.repeats if self.seed is not None else 1
-    rows = len(positions) * repeats
-    batch = {
-      'video': np.zeros((rows, self.num_frames, *self.image_size, 3), np.uint8),
-      'index': np.full(rows, -1, np.int32),
-      'valid': np.zeros(rows, bool),
-    }
-    if self.source.class_names:
-      batch['label'] = np.full(rows, -1, np.int32)
+    repeats = self.options.repeats
+    batch = blank_batch(
+      self.source, len(rows) * repeats, self.num_frames, self.image_size
+    )
     tried: dict[int, None] = {}
     bad: dict[int, tuple[int, str, str]] = {}
     failed = False
-    for row, (position, index) in enumerate(
-      zip(positions.tolist(), indices.tolist(), strict=True)
-    ):
-      if position < 0:
-        continue
-      for attempt in range(_MAX_TRIES if self.seed is not None else 1):
-        rng = None
-        if self.seed is not None:
-          rng = row_rng(self.seed, position, attempt)
-          if attempt:
-            index = int(rng.integers(len(self.source)))
+    for row, (position, index) in enumerate(rows.tolist()):
+      for attempt in range(_MAX_TRIES):
+        rng = row_rng(self.seed, position, attempt)
+        if attempt:
+          index = int(rng.integers(len(self.source)))
         tried[index] = None
         example = self.source[index]
         try:
-          clips = self._clips(example.video, example.id, rng, repeats)
+          clips = self._clips(example.video, example.id, rng)
         except decode.VideoError as error:
           bad[index] = (index, example.id, str(error))
           continue
@@ -232,51 +307,41 @@ class Loader:
         batch['video'][here] = clips
         batch['index'][here] = index
         batch['valid'][here] = True
-        if 'label' in batch:
-          batch['label'][here] = example.label
+        labels.put(batch, here, example.label)
         break
       else:
-        failed = self.seed is not None
+        failed = True
     batch['attempts'] = Attempts(tuple(tried), tuple(bad.values()), failed)
     return batch
 
   def _clips(
-    self,
-    video: bytes | str,
-    name: str,
-    rng: np.random.Generator | None,
-    repeats: int,
+    self, video: bytes | str, name: str, rng: np.random.Generator
   ) -> list[UInt8[np.ndarray, 't h w 3']]:
     """Decodes one video once, for all of its clips."""
     options = self.options
-    crop, antialias = CROPS[options.crop if rng is not None else 'center']
-    windows = repeats if options.repeat == 'windows' else 1
+    crop, antialias = CROPS[options.crop]
+    windows = options.repeats if options.repeat == 'windows' else 1
 
     def plan(info: decode.VideoInfo) -> list[decode.Clip]:
-      timed = options.stride_seconds is not None
-      frames = sampling.sample_clips(
-        info.num_frames,
-        self.num_frames,
-        stride=None if timed else options.stride,
-        stride_seconds=options.stride_seconds,
-        count=windows,
-        rng=rng,
-        fps=info.fps,
-        timestamps=info.timestamps,
-        duration=info.duration,
+      frames = sample_frames(
+        info, self.num_frames, options, count=windows, rng=rng
       )
       return [
         decode.Clip(
           frames=frames[k % windows],
           size=self.image_size,
           box=crop(info.height, info.width, self.image_size, options, rng),
-          flip=options.flip and rng is not None and transforms.draw_flip(rng),
+          flip=options.flip and transforms.draw_flip(rng),
           antialias=antialias,
         )
-        for k in range(repeats)
+        for k in range(options.repeats)
       ]
 
-    return decode.read_clips(video, plan, name)
+    clips = decode.read_clips(video, plan, name)
+    policy = options.policy()
+    if policy is None:
+      return clips
+    return [augment.rand_augment(clip, policy, rng) for clip in clips]
 
 
 def start_worker(parent: int, worker: int, num_workers: int) -> None:

@@ -7,8 +7,6 @@ the work, so their numbers change nothing; where the stream stands is one count.
 
 import contextlib
 import functools
-import logging
-import math
 import os
 import signal
 from collections.abc import Generator, Iterator, Mapping
@@ -18,65 +16,23 @@ import grain
 import numpy as np
 from absl import flags
 
-from vivit_mae.data import listing, loading
+from vivit_mae.data import labels, loading
+from vivit_mae.data.bad_videos import BadVideos, BadVideosError
 from vivit_mae.data.datasets import Source
-from vivit_mae.data.loading import Attempts, ClipOptions, Loader
+from vivit_mae.data.loading import ClipOptions, Loader
+from vivit_mae.data.views import ViewLoader
 
-_logger = logging.getLogger(__name__)
+__all__ = [
+  'BadVideosError',
+  'TrainIterator',
+  'eval_iterator',
+  'multiview_iterator',
+  'train_iterator',
+]
 
 # Videos until the stream ends. Grain's own endless repetition is longer, but
 # overflows in batches of one.
 _ENDLESS = 2**53
-
-# Fewer distinct videos than this say little about the share of bad ones.
-_MIN_TRIED = 50
-
-
-class BadVideosError(ValueError):
-  """More videos can't be read than `data.max_bad_fraction` allows."""
-
-
-class BadVideos:
-  """Counts unreadable videos and stops when there are too many."""
-
-  def __init__(self, num_videos: int, max_fraction: int | float, where: str):
-    self._num_videos = num_videos
-    self._max_fraction = max_fraction
-    self._where = where
-    self._tried: set[int] = set()
-    self._bad: dict[int, tuple[str, str]] = {}
-
-  @property
-  def found(self) -> list[tuple[str, str]]:
-    """(id, reason) of each bad video, in the order they were found."""
-    return list(self._bad.values())
-
-  def add(self, attempts: Attempts) -> None:
-    """Takes in what one batch has met.
-
-    Args:
-      attempts: The videos that were opened, and those that failed.
-
-    Raises:
-      BadVideosError: If the share of bad videos is too large, with their
-        names and reasons.
-    """
-    self._tried.update(attempts.tried)
-    for index, name, reason in attempts.bad:
-      if index not in self._bad:
-        self._bad[index] = (name, reason)
-        _logger.warning(
-          'Video left out (%d so far): %s', len(self._bad), reason
-        )
-    enough = len(self._tried) >= min(_MIN_TRIED, self._num_videos)
-    share = len(self._bad) / max(1, len(self._tried))
-    if attempts.failed or (enough and share > self._max_fraction):
-      raise BadVideosError(
-        f'{len(self._bad)} of {len(self._tried)} videos tried from '
-        f'{self._where} can not be read; data.max_bad_fraction allows '
-        f'{self._max_fraction:g}:\n  '
-        + listing.shown((reason for _, reason in self.found), '\n  ')
-      )
 
 
 class TrainIterator(Iterator[dict[str, np.ndarray]]):
@@ -84,8 +40,10 @@ class TrainIterator(Iterator[dict[str, np.ndarray]]):
 
   Each batch holds `video` uint8 [rows, t, h, w, 3], `index` int32 [rows] (the
   video's row in its source), `valid` bool [rows] and, if the source has
-  classes, `label` int32 [rows] (-1 = none). Rows are this process's share of
-  the videos times `repeats`; the clips of one video are consecutive.
+  classes, `label`: int32 [rows] (-1 = none), multi-hot float32 [rows, classes]
+  for multi-label data (-1 throughout = none), or a dict of the former for
+  several heads. Rows are this process's share of the videos times `repeats`;
+  the clips of one video are consecutive.
   """
 
   def __init__(
@@ -117,6 +75,7 @@ class TrainIterator(Iterator[dict[str, np.ndarray]]):
     batch = next(self._batches)
     self._bad.add(batch.pop('attempts'))
     self._row += self._batch_size
+    labels.nest(batch)
     return batch
 
   def get_state(self) -> dict[str, int]:
@@ -237,26 +196,79 @@ def eval_iterator(
   Raises:
     ValueError: As in `train_iterator`, and if too many videos are bad.
   """
-  loader = Loader(
+  batches = multiview_iterator(
     source,
-    ClipOptions.from_data(data),
-    num_frames,
-    (int(image_size[0]), int(image_size[1])),
-    None,
+    data,
+    num_frames=num_frames,
+    image_size=image_size,
+    batch_size=batch_size,
+    process_index=process_index,
+    process_count=process_count,
+  )
+  for batch in batches:
+    del batch['view']
+    yield batch
+
+
+def multiview_iterator(
+  source: Source,
+  data: Mapping[str, Any],
+  *,
+  num_frames: int,
+  image_size: tuple[int, int],
+  batch_size: int,
+  num_segments: int = 1,
+  num_crops: int = 1,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+  """All views of all videos, in order, each once.
+
+  `data.sampling` says where the segments lie: spread over the video from its
+  start to its end, or, for 'segments', interleaved. The crops are spread over
+  the longer side of the frame, from one end to the other. One segment is the
+  middle of the video and one crop the centre, as in `eval_iterator`.
+
+  Args:
+    source: The videos.
+    data: The config's `data` section; how frames are chosen, `short_side`,
+      workers and the share of bad videos are used, what is random is not.
+    num_frames: Frames of a clip.
+    image_size: (height, width) of a clip.
+    batch_size: Views of a batch, over all processes.
+    num_segments: Stretches of time of each video.
+    num_crops: Places of the picture for each of them.
+    process_index: Which part of each batch is this process's.
+    process_count: Into how many parts batches are split.
+
+  Yields:
+    Batches as in training, all of one size, and `view` int32 [rows]: segment x
+    num_crops + crop. The rows that fill up the last batch, and those of videos
+    that can't be read, have `valid` False, `index` and `view` -1. Views of one
+    video are consecutive, and decoded together where they share a batch.
+
+  Raises:
+    ValueError: As in `train_iterator`, if a number of views is impossible, and
+      if too many videos are bad.
+  """
+  options = ClipOptions.from_data(data)
+  size = (int(image_size[0]), int(image_size[1]))
+  loader = ViewLoader(
+    source, options, num_frames, size, num_segments, num_crops
   )
   share = _share(batch_size, process_index, process_count)
-  padded = math.ceil(len(source) / batch_size) * batch_size
+  pairs = loader.pairs(batch_size)
   batches = (
-    grain.MapDataset.range(padded)
-    .map(_Padded(len(source)))
+    grain.MapDataset.range(len(pairs))
+    .map(pairs)
     .batch(batch_size)
     .map(_Load(loader, share))
   )
-  options = loader.options
   bad = BadVideos(len(source), options.max_bad_fraction, source.name)
   with contextlib.closing(_iterate(batches, options)) as iterator:
     for batch in iterator:
       bad.add(batch.pop('attempts'))
+      labels.nest(batch)
       yield batch
 
 
@@ -275,27 +287,15 @@ def _with_position(position: int, index: int) -> np.ndarray:
   return np.asarray([position, index], np.int64)
 
 
-class _Padded:
-  """Rows of the source in order, then padding. Picklable."""
-
-  def __init__(self, num_videos: int):
-    self._num_videos = num_videos
-
-  def __call__(self, index: int) -> np.ndarray:
-    inside = index < self._num_videos
-    return np.asarray([index if inside else -1, index], np.int64)
-
-
 class _Load:
   """Loads this process's rows of a batch. Picklable."""
 
-  def __init__(self, loader: Loader, share: slice):
+  def __init__(self, loader: Loader | ViewLoader, share: slice):
     self._loader = loader
     self._share = share
 
   def __call__(self, rows: np.ndarray) -> dict[str, Any]:
-    rows = rows[self._share]
-    return self._loader(rows[:, 0], rows[:, 1])
+    return self._loader(rows[self._share])
 
 
 def _iterate(

@@ -1,11 +1,12 @@
 """Which frames make a clip: functions of the video's length and a position.
 
-A style turns a position in [0, 1) along the video into frame indices; random
-sampling draws the position, deterministic sampling spaces positions evenly
-(one clip: the middle). Clips of short videos repeat frames, and never fail.
+Random sampling draws where a clip lies; for evaluation, views are spread over
+the video (one view: the middle). `SAMPLINGS` names the published ways. Clips of
+short videos repeat frames, and never fail.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -65,6 +66,10 @@ def mae_st_frames(
   """
   span = length * stride / MAE_ST_FPS * fps
   start = position * max(num_frames - span, 0.0)
+  return _span_frames(num_frames, length, span, start)
+
+
+def _span_frames(num_frames, length, span, start):
   points = np.linspace(start, start + span - 1, length)
   return np.clip(points, 0, num_frames - 1).astype(np.int64)
 
@@ -100,11 +105,186 @@ def timed_frames(
   return np.clip(shown, 0, len(timestamps) - 1).astype(np.int64)
 
 
-STYLES: dict[str, Callable[..., Int[np.ndarray, 't']]] = {
-  'videomae': lambda n, length, stride, position, fps: videomae_frames(
-    n, length, stride, position
+def spread_frames(
+  num_frames: int, length: int, stride: int, position: float | int
+) -> Int[np.ndarray, 't']:
+  """VideoMAE's fine-tuning clip: a window, cut into equal steps.
+
+  The window is `length * stride` frames long and starts anywhere. `length`
+  points are spread over it with both ends included, rounded down; the last is
+  the window's last frame. A video that is shorter than the window gives its
+  whole length, and repeats its last frame (`kinetics.py`, VideoMAE V1).
+
+  Args:
+    num_frames: Frames in the video.
+    length: Frames in the clip.
+    stride: Nominal distance of frames.
+    position: Where in the room the clip starts, in [0, 1).
+
+  Returns:
+    Indices from 0, not descending.
+  """
+  span = length * stride
+  if num_frames > span:
+    start = int(position * (num_frames - span))
+    points = np.linspace(start, start + span, length)
+    return np.clip(points, start, start + span - 1).astype(np.int64)
+  points = np.linspace(0, num_frames, num_frames // stride)
+  points = np.append(points, np.full(length - len(points), num_frames))
+  return np.clip(points, 0, num_frames - 1).astype(np.int64)
+
+
+def spread_view(
+  num_frames: int, length: int, stride: int, view: int, count: int
+) -> Int[np.ndarray, 't']:
+  """VideoMAE's test clip: consecutive ones of every `stride`-th frame.
+
+  The first view begins with the video, the last one ends with it; one alone
+  lies in the middle. A short video repeats its last frame (`kinetics.py`,
+  VideoMAE V1, where one alone is an error).
+
+  Args:
+    num_frames: Frames in the video.
+    length: Frames in the clip.
+    stride: Distance of frames.
+    view: Which view, from 0.
+    count: How many there are.
+
+  Returns:
+    Indices from 0, not descending.
+  """
+  last = (num_frames - 1) // stride
+  room = max(last + 1 - length, 0)
+  start = int(view * (room / (count - 1))) if count > 1 else room // 2
+  return stride * np.minimum(start + np.arange(length), last)
+
+
+def looped_frames(
+  num_frames: int, length: int, stride: int, start: int
+) -> Int[np.ndarray, 't']:
+  """ViViT's clip: every `stride`-th frame; a short video starts over again.
+
+  Follows DMVR's `sample_sequence` (processors.py), which Scenic reads with.
+
+  Args:
+    num_frames: Frames in the video.
+    length: Frames in the clip.
+    stride: Distance of frames.
+    start: The first frame.
+
+  Returns:
+    Indices from 0.
+  """
+  return (start + stride * np.arange(length)) % num_frames
+
+
+def segment_frames(
+  num_frames: int,
+  length: int,
+  positions: Float[np.ndarray, 't'] | float | int,
+) -> Int[np.ndarray, 't']:
+  """One frame of each of `length` equal parts of the video.
+
+  Temporal segment networks (Wang et al., 2016), as VideoMAE reads
+  Something-Something (`ssv2.py`); the parts are as long in training as in its
+  test, where they reach to the end of the video, and those of a short video
+  repeat frames.
+
+  Args:
+    num_frames: Frames in the video.
+    length: Frames in the clip.
+    positions: Which moment of its part a frame is taken from, in [0, 1); one
+      for each part, or the same for all.
+
+  Returns:
+    Indices from 0, not descending.
+  """
+  points = (np.arange(length) + positions) * (num_frames / length)
+  return np.minimum(points, num_frames - 1).astype(np.int64)
+
+
+class Sampling(NamedTuple):
+  """One way to choose the frames of a clip.
+
+  Both functions take the number of frames of the video, of the clip, the
+  stride, and the video's frames per second, by name; they give indices.
+
+  Attributes:
+    draw: Chooses them at random, with `rng`.
+    view: Chooses those of view `view` of `count`.
+  """
+
+  draw: Callable[..., Int[np.ndarray, 't']]
+  view: Callable[..., Int[np.ndarray, 't']]
+
+
+def _part(view: int, count: int) -> float:
+  """Where view `view` of `count` lies: from 0, the start, to 1, the end."""
+  return view / (count - 1) if count > 1 else 0.5
+
+
+def _stride_view(num_frames, length, stride, view, count, **_):
+  if count == 1:
+    return videomae_frames(num_frames, length, stride, 0.5)
+  return spread_view(num_frames, length, stride, view, count)
+
+
+def _mae_st_view(num_frames, length, stride, fps, view, count, **_):
+  if count == 1:
+    return mae_st_frames(num_frames, length, stride, 0.5, fps)
+  span = length * stride / MAE_ST_FPS * fps
+  # The distance of two starts is a whole number of frames, rounded down.
+  step = max(num_frames - span, 0.0) // (count - 1)
+  return _span_frames(num_frames, length, span, view * step)
+
+
+def _vivit_draw(num_frames, length, stride, rng, **_):
+  room = max(num_frames - (length - 1) * stride, 1)
+  return looped_frames(num_frames, length, stride, int(rng.integers(room)))
+
+
+def _vivit_view(num_frames, length, stride, view, count, **_):
+  room = max(num_frames - length * stride, 0)
+  start = int(_part(view, count) * room)
+  return looped_frames(num_frames, length, stride, start)
+
+
+def _segments_view(num_frames, length, view, count, **_):
+  # The views' frames interleave; the first view's are the starts of the parts.
+  return segment_frames(num_frames, length, view / count if count > 1 else 0.5)
+
+
+SAMPLINGS: dict[str, Sampling] = {
+  # VideoMAE's pretraining.
+  'stride': Sampling(
+    lambda num_frames, length, stride, rng, **_: videomae_frames(
+      num_frames, length, stride, rng.random()
+    ),
+    _stride_view,
   ),
-  'mae_st': mae_st_frames,
+  # VideoMAE's fine-tuning.
+  'dense': Sampling(
+    lambda num_frames, length, stride, rng, **_: spread_frames(
+      num_frames, length, stride, rng.random()
+    ),
+    lambda num_frames, length, stride, view, count, **_: spread_view(
+      num_frames, length, stride, view, count
+    ),
+  ),
+  # VideoMAE's fine-tuning on Something-Something. It needs no stride.
+  'segments': Sampling(
+    lambda num_frames, length, rng, **_: segment_frames(
+      num_frames, length, rng.random(length)
+    ),
+    _segments_view,
+  ),
+  'mae_st': Sampling(
+    lambda num_frames, length, stride, fps, rng, **_: mae_st_frames(
+      num_frames, length, stride, rng.random(), fps
+    ),
+    _mae_st_view,
+  ),
+  'vivit': Sampling(_vivit_draw, _vivit_view),
 }
 
 
@@ -114,7 +294,7 @@ def sample_clips(
   *,
   stride: int | None = None,
   stride_seconds: float | int | None = None,
-  style: str = 'videomae',
+  sampling: str = 'stride',
   count: int = 1,
   rng: np.random.Generator | None = None,
   fps: float | int = MAE_ST_FPS,
@@ -128,10 +308,10 @@ def sample_clips(
     length: Frames in a clip.
     stride: Distance of frames, in frames; or
     stride_seconds: in seconds, by the video's timestamps. Exactly one is set.
-    style: How a stride in frames is walked, a key of `STYLES`.
-    count: Number of clips, drawn independently.
-    rng: Source of the draws; None spaces the clips evenly over the video, one
-      clip in the middle.
+    sampling: How a stride in frames is understood, a key of `SAMPLINGS`.
+    count: Number of clips.
+    rng: Source of the draws, independent for each clip; None gives the views
+      for evaluation, spread over the video.
     fps: The video's frames per second ('mae_st').
     timestamps: When each frame appears, in seconds (`stride_seconds`).
     duration: Length of the video, in seconds (`stride_seconds`).
@@ -155,19 +335,21 @@ def sample_clips(
   ):
     if value < 1:
       raise ValueError(f'{field}={value}: must be 1 or more')
-  if rng is None:
-    positions = (np.arange(count) + 0.5) / count
-  else:
-    positions = rng.random(count)
+  if sampling not in SAMPLINGS:
+    raise ValueError(
+      f'sampling={sampling!r} is unknown; choose from {sorted(SAMPLINGS)}'
+    )
   if stride_seconds is None:
-    if style not in STYLES:
-      raise ValueError(
-        f'style={style!r} is unknown; choose from {sorted(STYLES)}'
-      )
-    return [
-      STYLES[style](num_frames, length, stride, float(position), fps)
-      for position in positions
-    ]
+    rule = SAMPLINGS[sampling]
+    fixed = dict(num_frames=num_frames, length=length, stride=stride, fps=fps)
+    if rng is None:
+      return [rule.view(**fixed, view=k, count=count) for k in range(count)]
+    return [rule.draw(**fixed, rng=rng) for _ in range(count)]
+  if sampling != 'stride':
+    raise ValueError(
+      f"stride_seconds={stride_seconds} goes with sampling 'stride', not "
+      f'{sampling!r}'
+    )
   if stride_seconds <= 0:
     raise ValueError(f'stride_seconds={stride_seconds}: must be above 0')
   if timestamps is None or duration is None or len(timestamps) != num_frames:
@@ -175,6 +357,12 @@ def sample_clips(
       'stride_seconds needs the timestamps of all frames and the duration'
     )
   return [
-    timed_frames(timestamps, duration, length, stride_seconds, float(position))
-    for position in positions
+    timed_frames(
+      timestamps,
+      duration,
+      length,
+      stride_seconds,
+      _part(k, count) if rng is None else rng.random(),
+    )
+    for k in range(count)
   ]

@@ -161,6 +161,80 @@ def center_crop(
   return _central(height, width, crop_height, crop_width)
 
 
+def spread_crop(
+  height: int,
+  width: int,
+  size: tuple[int, int],
+  view: int,
+  count: int,
+  short_side: int | None = None,
+) -> Box:
+  """One of some crops that lie evenly along the longer side of the frame.
+
+  The first lies at the top or left end, the last at the other; one alone, and
+  the other direction, are central (VideoMAE's and ViViT's three test crops).
+
+  Args:
+    height: Rows of the frame.
+    width: Columns of the frame.
+    size: Target (height, width) in pixels.
+    view: Which crop, from 0.
+    count: How many there are.
+    short_side: See `center_crop`.
+
+  Returns:
+    The box, in pixels of the frame, of the target's shape.
+
+  Raises:
+    ValueError: `short_side` is too small for the target.
+  """
+  box = center_crop(height, width, size, short_side)
+  if count == 1:
+    return box
+  down, across = height - box.height, width - box.width
+  if down > across:
+    return box._replace(top=int(view * (down / (count - 1))))
+  return box._replace(left=int(view * (across / (count - 1))))
+
+
+def jittered_crop(
+  height: int,
+  width: int,
+  size: tuple[int, int],
+  rng: np.random.Generator,
+  short_side: int | None = None,
+  jitter: tuple[float | int, float | int] = (0.9, 1.33),
+) -> Box:
+  """Draws ViViT's crop: fixed size, anywhere in a frame of random scale.
+
+  The shorter side is resized to `short_side`, then height and width each by a
+  factor of their own, uniform in `jitter`; the crop's place is uniform. A frame
+  that became too small is taken whole (Scenic's `do_jitter_scale`).
+
+  Args:
+    height: Rows of the frame.
+    width: Columns of the frame.
+    size: Target (height, width) in pixels.
+    rng: Source of the draw.
+    short_side: Length of the shorter side before the jitter; None chooses the
+      length at which the target just fits.
+    jitter: Least and greatest factor.
+
+  Returns:
+    The box to cut out, in pixels of the frame.
+
+  Raises:
+    ValueError: `short_side` is too small for the target.
+  """
+  box = center_crop(height, width, size, short_side)
+  factors = rng.uniform(*jitter, 2)
+  crop_height = max(1, min(height, round(box.height / factors[0])))
+  crop_width = max(1, min(width, round(box.width / factors[1])))
+  top = int(rng.integers(height - crop_height + 1))
+  left = int(rng.integers(width - crop_width + 1))
+  return Box(top, left, crop_height, crop_width)
+
+
 def _central(height: int, width: int, crop_height: int, crop_width: int) -> Box:
   top, left = (height - crop_height) // 2, (width - crop_width) // 2
   return Box(top, left, crop_height, crop_width)

@@ -307,6 +307,7 @@ class _Evenly(datasets.Source):
   def __init__(self, source: datasets.Source, count: int):
     self.name = source.name
     self.class_names = source.class_names
+    self.multi_label = source.multi_label
     self._source = source
     self._indices = np.linspace(0, len(source) - 1, count).astype(int)
 

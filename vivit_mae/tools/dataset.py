@@ -188,6 +188,11 @@ def prepare(
     if value is not None and value < 1:
       raise ValueError(f'--{option} is {value}; it is at least 1.')
   listing = read_sources(src, csv, unlabelled)
+  if listing.multi_label or not isinstance(listing.class_names, tuple):
+    raise ValueError(
+      f'{csv or src} gives a video several labels; a prepared dataset keeps at '
+      "most one. Train from the list itself: data.source 'csv'."
+    )
   splits = hold_out(listing.splits, eval_fraction)
   if split is not None:
     split = [s if s in splits else SPLITS.get(s, s) for s in split]

@@ -1,0 +1,150 @@
+"""Evaluation clips: the same views of every video, whenever they are asked for.
+
+A view is one stretch of time and one crop. Views of a video are decoded
+together, as far as they are asked for together.
+"""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from vivit_mae.data import decode, labels, loading, transforms
+from vivit_mae.data.datasets import Source
+from vivit_mae.data.loading import Attempts, ClipOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewLoader:
+  """Turns (video, view) pairs into clips. Picklable.
+
+  View v shows segment v // num_crops of the time, cropped at place
+  v % num_crops.
+
+  Attributes:
+    source: The videos.
+    options: How frames are chosen; random crops and changes are not used.
+    num_frames: Frames of a clip.
+    image_size: (height, width) of a clip.
+    num_segments: Stretches of time, as `data.sampling` spreads them; one alone
+      is the middle.
+    num_crops: Places along the longer side; one alone is the centre.
+  """
+
+  source: Source
+  options: ClipOptions
+  num_frames: int
+  image_size: tuple[int, int]
+  num_segments: int = 1
+  num_crops: int = 1
+
+  def __post_init__(self):
+    for field in ('num_segments', 'num_crops'):
+      if getattr(self, field) < 1:
+        raise ValueError(
+          f'{field} is {getattr(self, field)}; it is at least 1.'
+        )
+
+  @property
+  def num_views(self) -> int:
+    """Views of each video."""
+    return self.num_segments * self.num_crops
+
+  def pairs(self, batch_size: int) -> 'ViewPairs':
+    """All (video, view) pairs, and padding up to whole batches."""
+    return ViewPairs(len(self.source), self.num_views, batch_size)
+
+  def __call__(self, rows: Int[np.ndarray, 'v 2']) -> dict[str, Any]:
+    """Loads a batch.
+
+    Args:
+      rows: The video's row in the source, -1 = padding, and the view.
+
+    Returns:
+      `video`, `index`, `view`, `valid`, what `labels.blank` says, and
+      `attempts`. Padding, and a video that can't be read, leave rows that are
+      not valid: black, all numbers -1.
+    """
+    batch = loading.blank_batch(
+      self.source, len(rows), self.num_frames, self.image_size
+    )
+    batch['view'] = np.full(len(rows), -1, np.int32)
+    tried, bad = [], []
+    groups = itertools.groupby(enumerate(rows[:, 0].tolist()), lambda r: r[1])
+    for index, group in groups:
+      if index < 0:
+        continue
+      first, count = next(group)[0], 1 + sum(1 for _ in group)
+      here = slice(first, first + count)
+      views = rows[here, 1]
+      tried.append(index)
+      example = self.source[index]
+      try:
+        clips = self._clips(example.video, example.id, views.tolist())
+      except decode.VideoError as error:
+        bad.append((index, example.id, str(error)))
+        continue
+      batch['video'][here] = clips
+      batch['index'][here] = index
+      batch['view'][here] = views
+      batch['valid'][here] = True
+      labels.put(batch, here, example.label)
+    batch['attempts'] = Attempts(tuple(tried), tuple(bad), False)
+    return batch
+
+  def _clips(
+    self, video: bytes | str, name: str, views: list[int]
+  ) -> list[UInt8[np.ndarray, 't h w 3']]:
+    """Decodes one video once, for some of its views."""
+
+    def plan(info: decode.VideoInfo) -> list[decode.Clip]:
+      segments = loading.sample_frames(
+        info, self.num_frames, self.options, count=self.num_segments, rng=None
+      )
+      return [
+        decode.Clip(
+          frames=segments[view // self.num_crops],
+          size=self.image_size,
+          box=transforms.spread_crop(
+            info.height,
+            info.width,
+            self.image_size,
+            view % self.num_crops,
+            self.num_crops,
+            self.options.short_side,
+          ),
+          flip=False,
+          antialias=True,
+        )
+        for view in views
+      ]
+
+    return decode.read_clips(video, plan, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewPairs:
+  """Row of the stream -> (video or -1, view): video by video. Picklable.
+
+  Attributes:
+    num_videos: Videos in the source.
+    num_views: Views of each.
+    batch_size: Rows of a batch, over all processes.
+  """
+
+  num_videos: int
+  num_views: int
+  batch_size: int
+
+  def __len__(self) -> int:
+    rows = self.num_videos * self.num_views
+    return -(-rows // self.batch_size) * self.batch_size
+
+  def __call__(self, row: int) -> Int[np.ndarray, '2']:
+    """The pair of a row."""
+    video, view = divmod(row, self.num_views)
+    return np.asarray(
+      [video if video < self.num_videos else -1, view], np.int64
+    )
