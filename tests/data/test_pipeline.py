@@ -7,6 +7,7 @@ from tests.data import tiny_videos
 from vivit_mae.data import (
   datasets,
   decode,
+  labels,
   lists,
   loading,
   pipeline,
@@ -37,7 +38,8 @@ class _Fake:
   """Videos without content; some can not be read."""
 
   def __init__(self, count, bad=()):
-    self.name, self.class_names, self.multi_label = 'fake', (), False
+    self.name, self.multi_label = 'fake', False
+    self.class_names: labels.ClassNames = ()
     self.count, self.bad = count, frozenset(bad)
 
   def __len__(self):

@@ -46,19 +46,14 @@ class Source(Examples, Protocol):
 
   Attributes:
     name: What to call this data in messages.
+    class_names: Sorted; `Example.label` indexes them. Empty = no labels; with
+      several heads, those of each.
     multi_label: Whether several classes may apply to a video.
   """
 
   name: str
+  class_names: ClassNames
   multi_label: bool
-
-  @property
-  def class_names(self) -> ClassNames:
-    """Sorted; `Example.label` indexes them.
-
-    Empty = no labels; with several heads, those of each.
-    """
-    ...
 
 
 class FileSource:
@@ -147,7 +142,7 @@ class TfdsSource:
     listing.check_unlabelled(unlabelled, set(names), f'class of {path}')
     kept = [name for name in names if not listing.fits(name, unlabelled)]
     self._labels = {names.index(name): i for i, name in enumerate(kept)}
-    self.class_names: tuple[str, ...] = tuple(kept)
+    self.class_names: ClassNames = tuple(kept)
 
   def _check_split(self, split: str) -> str:
     known = self._builder.info.splits
