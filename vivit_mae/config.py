@@ -40,29 +40,28 @@ def defaults(task: str = 'mae') -> ConfigDict:
   config.total_epochs = _optional(float)
   config.total_steps = _optional(int)
 
-  config.model = dict(
-    variant='B/16x2',  # size / patch x tubelet length
-    decoder='videomae',  # the decoder preset
-    num_frames=16,
-    image_size=(224, 224),  # height, width
-    channels=3,
-    width=_optional(int),  # None: the variant's; likewise down to the decoder
-    depth=_optional(int),
-    heads=_optional(int),
-    mlp_dim=_optional(int),
-    decoder_width=_optional(int),
-    decoder_depth=_optional(int),
-    decoder_heads=_optional(int),
-    decoder_mlp_dim=_optional(int),
-    drop_path=0.0,
-    layer_scale=0.0,  # initial value; 0: none
-    dtype='float32',  # of the matrix products: 'float32' | 'bfloat16'
-    remat='none',  # 'none' | 'full' | 'dots'
-    scan=False,
-    attention='auto',
-  )
-  config.mask = dict(kind='tube', ratio=0.9, rounding='masked_down')
-  config.target = dict(kind='pixels', normalise='channel', frames='all')
+  config.model = _model(task)
+  if task == 'classify':
+    config.classify = dict(
+      smoothing=0.0,  # of the labels
+      erase=dict(
+        probability=0.0,  # of a clip to lose a box
+        area=(0.02, 1 / 3),
+        aspect=(0.3, 3.3),
+        mode='pixel',
+        cube=True,  # the same box in all frames
+      ),
+      mix=dict(
+        mixup=0.0,  # alpha of the Beta distribution; 0: none
+        cutmix=0.0,
+        switch=0.5,  # probability of cutmix where both are on
+        probability=1.0,
+        mode='batch',
+      ),
+    )
+  else:
+    config.mask = dict(kind='tube', ratio=0.9, rounding='masked_down')
+    config.target = dict(kind='pixels', normalise='channel', frames='all')
   config.preprocess = dict(
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
   )
@@ -75,10 +74,17 @@ def defaults(task: str = 'mae') -> ConfigDict:
     unlabelled=(),  # sub-folders whose videos have no label
     stride=4,  # frames from one sampled frame to the next
     stride_seconds=_optional(float),  # instead of stride, in seconds
-    crop='multi_scale',  # 'multi_scale' | 'random_resized' | 'center'
+    # 'stride' | 'dense' | 'segments' | 'mae_st' | 'vivit'
+    sampling='stride',
+    # 'multi_scale' | 'random_resized' | 'jittered' | 'center'
+    crop='multi_scale',
     crop_scale=(0.5, 1.0),
     crop_ratio=(3 / 4, 4 / 3),
+    crop_jitter=(0.9, 1.33),
+    short_side=_optional(int),  # None: the crop just fits
     flip=False,
+    rand_augment='',  # e.g. 'rand-m7-n4-mstd0.5-inc1'
+    rand_augment_interpolation='bicubic',  # 'bicubic' | 'bilinear'
     repeats=1,  # clips of one decoded video
     repeat='crops',  # they differ in 'crops' | 'windows'
     num_workers=0,
@@ -134,6 +140,63 @@ def defaults(task: str = 'mae') -> ConfigDict:
   config.lock()
   evals.unlock()
   return config
+
+
+def _model(task: str) -> dict[str, Any]:
+  """The section about the model; a None takes what the variant says."""
+  model = dict(
+    variant='B/16x2',  # size / patch x tubelet length
+    num_frames=16,
+    image_size=(224, 224),  # height, width
+    channels=3,
+    width=_optional(int),
+    depth=_optional(int),
+    heads=_optional(int),
+    mlp_dim=_optional(int),
+    # 'none' | 'encoder' | 'self_attention' | 'dot_product': ViViT's 1 to 4
+    factorisation='none',
+    temporal_depth=4,
+    spatial_only=False,
+    attention_order='time_space',  # 'time_space' | 'space_time'
+    position_grid=_optional(tuple),  # None: that of init_from, or the model's
+    layer_scale=0.0,  # initial value; 0: none
+    dropout=0.0,
+    drop_path=0.0,
+    drop_path_rescale=True,
+    dtype='float32',  # of the matrix products: 'float32' | 'bfloat16'
+    remat='none',  # 'none' | 'full' | 'dots'
+    scan=False,
+    attention='auto',
+  )
+  if task == 'classify':
+    # A None here takes what the recipe says, see `models.variants.PRESETS`.
+    return model | dict(
+      num_classes=_optional(int),  # None: those of the data
+      recipe='videomae',  # 'videomae' | 'vivit'
+      positions=_optional(str),
+      class_token=_optional(str),
+      qkv_bias=_optional(str),
+      gelu=_optional(str),
+      initialisation=_optional(str),
+      embedding='tubelet',  # 'tubelet' | 'uniform_frames'
+      pooling=_optional(str),  # 'token' | 'mean' | 'max' | 'sum' | 'first'
+      norm=_optional(str),  # 'before_pooling' | 'after_pooling'
+      head='linear',  # 'linear' | 'attentive'
+      representation_size=_optional(int),
+      head_dropout=0.0,
+      head_init_scale=_optional(float),
+      head_init_bias=0.0,
+      probe=False,
+      probe_batch_norm=False,
+    )
+  return model | dict(
+    decoder='videomae',  # the decoder preset
+    decoder_width=_optional(int),
+    decoder_depth=_optional(int),
+    decoder_heads=_optional(int),
+    decoder_mlp_dim=_optional(int),
+    positions='sincos_1d',  # 'sincos_1d' | 'learned_1d' | 'none'
+  )
 
 
 def parse_arg(arg: str, **known: Any) -> types.SimpleNamespace:
@@ -204,11 +267,11 @@ def run_local(config: ConfigDict) -> None:
     depth=2,
     heads=3,
     mlp_dim=96,
-    decoder_width=48,
-    decoder_depth=1,
-    decoder_heads=3,
-    decoder_mlp_dim=96,
   )
+  if config.task == 'mae':
+    config.model.update(
+      decoder_width=48, decoder_depth=1, decoder_heads=3, decoder_mlp_dim=96
+    )
   config.data.source = 'synthetic'
   config.data.path = ''
   config.data.num_videos = 48
@@ -217,7 +280,9 @@ def run_local(config: ConfigDict) -> None:
   config.checkpoint.every_epochs = None
   config.log.every_steps = 1
   for evaluator in config.evals.values():
-    evaluator.update(every_epochs=None, every_steps=4, num_clips=8)
+    evaluator.update(every_epochs=None, every_steps=4)
+    if 'num_clips' in evaluator:
+      evaluator.num_clips = 8
 
 
 def parse_value(text: str, kind: Any, name: str) -> Any:

@@ -128,9 +128,9 @@ def check_read(config: TrackedConfig) -> None:
     )
 
 
-def is_optional(field: str) -> bool:
+def is_optional(field: str, task: str) -> bool:
   """Whether the field may hold None."""
-  return dict(_leaves(config_lib.defaults())).get(field, '') is None
+  return dict(_leaves(config_lib.defaults(task))).get(field, '') is None
 
 
 def unknown_field(field: str, config: ConfigDict) -> ValueError:

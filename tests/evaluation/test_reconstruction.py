@@ -306,11 +306,6 @@ def test_fewer_and_more_clips_than_videos(tmp_path, num_clips, drawn):
   assert sorted(pictures) == [f'clip_{number:02d}' for number in drawn]
 
 
-def test_clips_are_taken_evenly_over_the_source():
-  even = reconstruction._Evenly(Source(9), 3)
-  assert [even[i].id for i in range(len(even))] == ['0', '4', '8']
-
-
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [

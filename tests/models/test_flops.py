@@ -1,3 +1,8 @@
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
 import pytest
 
 from vivit_mae.models import flops, variants
@@ -48,3 +53,53 @@ def test_masking_is_what_makes_pretraining_cheap():
     1568, model.width, model.mlp_dim, model.depth
   )
   assert masked < unmasked / 3
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {},
+    {'class_token': 'before_positions'},
+    {'factorisation': 'encoder', 'temporal_depth': 3},
+    {'factorisation': 'encoder', 'spatial_only': True},
+    {'factorisation': 'self_attention'},
+    {'factorisation': 'dot_product'},
+    {'embedding': 'uniform_frames'},
+    {'head': 'attentive'},
+    {'representation_size': 64},
+  ],
+)
+def test_classification_is_what_xla_counts(fields):
+  # Wide enough that the matrix products outweigh all else.
+  model = variants.build_classifier(
+    'Ti/8x2', 50, num_frames=8, image_size=(32, 32), width=128, heads=4,
+    depth=2, mlp_dim=512, attention='xla', **fields,
+  )  # fmt: skip
+  video = jax.ShapeDtypeStruct((1, 8, 32, 32, 3), jnp.float32)
+  shapes = jax.eval_shape(
+    functools.partial(model.init, deterministic=True), jax.random.key(0), video
+  )
+  apply = jax.jit(functools.partial(model.apply, deterministic=True))
+  analysis = apply.lower(shapes, video).compile().cost_analysis()
+  assert analysis
+  assert 0.85 < flops.vivit_flops(model) / analysis['flops'] <= 1
+
+
+def test_factorisation_saves_attention_only():
+  joint, encoder, self_attention, dot_product = (
+    flops.encoder_flops(
+      variants.build_classifier(
+        'B/16x2', 400, num_frames=32, factorisation=kind
+      ),
+      3136,
+    )
+    for kind in ('none', 'encoder', 'self_attention', 'dot_product')
+  )
+  # The projections of queries, keys, values and output, once more.
+  again = 12 * 2 * 3136 * 4 * 768**2
+  attention = 12 * 4 * 3136 * (16 + 196) * 768
+  assert math.isclose(
+    dot_product, joint - 12 * 4 * 3136**2 * 768 + attention / 2
+  )
+  assert math.isclose(self_attention, dot_product + again + attention / 2)
+  assert dot_product < encoder < self_attention < joint

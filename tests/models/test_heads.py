@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_mae.models import heads
+from vivit_mae.models import heads, residual
 
 
 def _keys(count, seed=0):
@@ -110,7 +110,7 @@ def test_dropout_depends_on_the_row_key_alone():
 
 
 def test_dropout_keeps_its_share_and_the_mean():
-  out = np.asarray(heads.dropout(jnp.ones((40, 500)), 0.25, _keys(40)))
+  out = np.asarray(residual.dropout(jnp.ones((40, 500)), 0.25, _keys(40)))
   np.testing.assert_allclose(np.unique(out), [0.0, 4 / 3], rtol=1e-6)
   # Four standard errors.
   bound = 4 * (0.25 * 0.75 / out.size) ** 0.5

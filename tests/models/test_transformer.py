@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_mae.models import transformer
+from vivit_mae.models import residual, transformer
 
 
 def _keys(count, seed=0):
@@ -207,7 +207,7 @@ def test_a_row_drops_the_same_whatever_its_batch(variables, scan):
 
 def test_drop_path_drops_at_its_rate_and_keeps_the_mean():
   rows = 4000
-  out = transformer.drop_path(
+  out = residual.drop_path(
     jnp.ones((rows, 2, 3)), jnp.array(0.3), _keys(rows)
   )
   assert (out == out[:, :1, :1]).all()

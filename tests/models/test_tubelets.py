@@ -83,3 +83,11 @@ def test_sizes_that_do_not_divide_are_refused():
     tubelets.grid(16, (0, 32), (2, 16, 16))
   with pytest.raises(ValueError, match='tubelets of 8 values do not fill'):
     tubelets.unpatchify(jnp.zeros((1, 3, 8)), (1, 2, 2), (2, 2, 2))
+
+
+def test_uniform_frames():
+  # reference: scenic.md 1.1
+  video = jnp.arange(32).reshape(1, 32, 1, 1, 1)
+  picked = tubelets.uniform_frames(video, 8).ravel()
+  np.testing.assert_array_equal(picked, [4, 7, 11, 14, 18, 21, 25, 28])
+  np.testing.assert_array_equal(tubelets.uniform_frames(video, 32), video)

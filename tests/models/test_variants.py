@@ -104,3 +104,69 @@ def test_unknown_names_list_the_choices():
 def test_impossible_combinations_are_refused(overrides, message):
   with pytest.raises(ValueError, match=message):
     variants.build('B/16x2', **overrides)
+
+
+@pytest.mark.parametrize(
+  ('size', 'fields', 'count'),
+  [
+    # reference: scenic.md 2.2
+    ('B', {}, 88_954_000),
+    ('B', {'factorisation': 'encoder'}, 115_062_928),
+    ('L', {'factorisation': 'encoder', 'temporal_depth': 24}, 606_827_920),
+    ('B', {'factorisation': 'self_attention'}, 117_319_312),
+    ('B', {'factorisation': 'dot_product'}, 88_952_464),
+  ],
+)
+def test_published_parameter_counts_of_vivit(size, fields, count):
+  model = variants.build_classifier(
+    f'{size}/16x2', 400, recipe='vivit', scan=True, **fields
+  )
+  assert _count_classifier(model) == count
+
+
+@pytest.mark.parametrize(
+  ('size', 'count'),
+  [
+    # reference: videomae.md 2.1
+    ('S', 22_033_936),
+    ('B', 86_534_800),
+    ('L', 304_270_736),
+    ('H', 632_119_440),
+  ],
+)
+def test_published_parameter_counts_of_fine_tuning(size, count):
+  assert _count_classifier(variants.build_classifier(f'{size}/16x2', 400)) == (
+    count
+  )
+
+
+def _count_classifier(model):
+  def init():
+    video = jnp.zeros((1, model.num_frames, *model.image_size, model.channels))
+    return model.init(jax.random.key(0), video, deterministic=True)
+
+  leaves = jax.tree.leaves(jax.eval_shape(init)['params'])
+  return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def test_recipes_of_classifiers():
+  model = variants.build_classifier('B/16x2', 7, drop_path=0.1, pooling=None)
+  assert (model.num_classes, model.drop_path) == (7, 0.1)
+  assert (model.num_frames, model.pooling) == (16, 'mean')
+  assert model.initialisation == 'videomae_finetune'
+  model = variants.build_classifier(
+    'B/16x2', (('noun', 3), ('verb', 4)), recipe='vivit', pooling='max'
+  )
+  assert (model.num_frames, model.pooling) == (32, 'max')
+  assert model.class_token == 'before_positions'
+  with pytest.raises(
+    ValueError, match=r"'vit' is unknown.*'videomae', 'vivit'"
+  ):
+    variants.build_classifier('B/16x2', 7, recipe='vit')
+  with pytest.raises(ValueError, match=r"ViViT has no field 'heds'.*'heads'"):
+    variants.build_classifier('B/16x2', 7, heds=3)
+  with pytest.raises(ValueError, match='class_token'):
+    variants.build_classifier(
+      'B/16x2', 7, recipe='vivit', factorisation='dot_product',
+      class_token='before_positions',
+    )  # fmt: skip

@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from vivit_mae import config as config_lib
@@ -34,6 +35,16 @@ def tiny_config(**sections):
 
 def tiny_task(**sections) -> mae.MaskedAutoencoding:
   task = tasks.build(tiny_config(**sections))
+  assert isinstance(task, mae.MaskedAutoencoding)
+  return task
+
+
+def factorised_task(*, model, mask=None) -> mae.MaskedAutoencoding:
+  """A task whose model has further fields."""
+  config = tiny_config(mask=mask or {})
+  with config.unlocked():
+    config.model.update(temporal_depth=2, **model)
+  task = tasks.build(config)
   assert isinstance(task, mae.MaskedAutoencoding)
   return task
 
@@ -211,7 +222,7 @@ def test_flops_are_what_xla_counts(kind):
 def test_an_unknown_task_lists_the_known():
   config = tiny_config()
   config.task = 'mea'
-  with pytest.raises(ValueError, match=r"config\.task is 'mea'.*\['mae'\]"):
+  with pytest.raises(ValueError, match=r"config\.task is 'mea'.*'mae'\]"):
     tasks.build(config)
 
 
@@ -236,3 +247,89 @@ def test_impossible_fields_are_named(section, fields, message):
 def test_impossible_masks_are_named(fields, message):
   with pytest.raises(ValueError, match=message):
     tiny_task(mask=fields)
+
+
+@pytest.mark.parametrize('factorisation', ['encoder', 'self_attention'])
+def test_masks_without_a_rectangle_are_refused(factorisation):
+  model = dict(factorisation=factorisation)
+  for kind in ('random', 'frame', 'block', 'running_cell'):
+    with pytest.raises(
+      ValueError, match=rf"'{kind}' .* '{factorisation}' needs.*'tube'"
+    ):
+      factorised_task(mask=dict(kind=kind, ratio=0.5), model=model)
+  assert factorised_task(model=model).mask_kind == 'tube'
+
+
+@pytest.mark.parametrize(
+  'factorisation', ['none', 'encoder', 'self_attention', 'dot_product']
+)
+def test_pretraining_lowers_the_loss(factorisation):
+  task = factorised_task(model=dict(factorisation=factorisation, drop_path=0.1))
+  variables = jax.jit(task.init)(jax.random.key(0))
+  # Gratings that drift: what is hidden can be told from what is seen.
+  t, h, w = jnp.meshgrid(
+    *(jnp.arange(size) for size in (4, 32, 16)), indexing='ij'
+  )
+  phases = jnp.arange(4)[:, None, None, None]
+  waves = 127 + 100 * jnp.sin(0.25 * h + 0.1 * w + 0.4 * t + phases)
+  video = jnp.repeat(waves[..., None], 3, axis=-1).astype(jnp.uint8)
+  batch = {'video': video, 'valid': jnp.ones(4, bool)}
+  optimizer = optax.adam(1e-2)
+
+  @jax.jit
+  def step(variables, state, keys):
+    (loss, _), gradient = jax.value_and_grad(task.loss, has_aux=True)(
+      variables, batch, keys
+    )
+    updates, state = optimizer.update(gradient, state)
+    return optax.apply_updates(variables, updates), state, loss, gradient
+
+  state = optimizer.init(variables)
+  losses = []
+  for i in range(60):
+    variables, state, loss, gradient = step(variables, state, row_keys(4, i))
+    losses.append(float(loss))
+  assert np.mean(losses[-10:]) < 0.85 * losses[0]
+  encoder = gradient['params']['encoder']
+  stacks = [encoder]
+  if factorisation == 'encoder':
+    stacks = [encoder['spatial'], encoder['temporal']]
+  for stack in stacks:
+    blocks = [name for name in stack if name.startswith('block_')]
+    assert len(blocks) == 2
+    for name in blocks:
+      for path, leaf in jax.tree.leaves_with_path(stack[name]):
+        assert jnp.abs(leaf).max() > 0, (name, jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize(
+  'factorisation', ['encoder', 'self_attention', 'dot_product']
+)
+def test_flops_of_factorised_pretraining_are_what_xla_counts(factorisation):
+  task = factorised_task(
+    model=dict(
+      image_size=(64, 64), width=128, heads=4, mlp_dim=512, attention='xla',
+      decoder_width=64, decoder_mlp_dim=256, factorisation=factorisation,
+    ),
+  )  # fmt: skip
+  batch = jax.eval_shape(lambda: make_batch(1, (64, 64)))
+  variables = jax.eval_shape(task.init, jax.random.key(0))
+  keys = jax.eval_shape(lambda: row_keys(1))
+  cost = jax.jit(task.loss).lower(variables, batch, keys).compile()
+  analysis = cost.cost_analysis()
+  assert analysis
+  assert 0.85 < task.flops_per_clip() / analysis['flops'] <= 1
+
+
+def test_layers_and_saved_positions_are_those_of_the_model():
+  task = factorised_task(model=dict(factorisation='encoder'))
+  assert task.num_layers == 4
+  assert task.layer_of('encoder/temporal/block_01/norm1/scale') == 4
+  assert task.frozen == ()
+  learned = factorised_task(
+    model=dict(positions='learned_1d', position_grid=(1, 4, 2))
+  )
+  saved = np.zeros((8, 32), np.float32)
+  adapted = learned.adapt('encoder/position_embedding', saved, (16, 32))
+  assert adapted is not None
+  assert adapted.shape == (16, 32)

@@ -48,6 +48,16 @@ class FakeTask:
   def flops_per_clip(self):
     return 1e3
 
+  num_layers = 0
+  frozen = ()
+
+  def layer_of(self, name):
+    del name
+    return 1
+
+  def adapt(self, name, saved, wanted):
+    del name, saved, wanted
+
 
 def make_batch(rows=8, seed=0, frames=2, size=4):
   rng = np.random.default_rng(seed)

@@ -73,13 +73,14 @@ def test_rates_leave_pauses_out_and_share_waiting(tmp_path, monkeypatch):
   monkeypatch.setattr(monitor.time, 'monotonic', lambda: now[0])
   with build(tmp_path) as reports:
     for step in (1, 2):
-      with reports.waiting():
+      with reports.waiting(lambda: False):
         now[0] += 1
-      now[0] += 3
+      with reports.waiting(lambda: True):
+        now[0] += 3  # the devices were at work meanwhile
       reports.train(step, VALUES)
       with reports.paused():
         now[0] += 100
-    with reports.waiting():
+    with reports.waiting(lambda: False):
       now[0] += 4
     reports.train(4, VALUES)
   first, second = read(tmp_path)

@@ -11,7 +11,13 @@ from jaxtyping import UInt8
 
 from vivit_mae import tasks
 from vivit_mae.data import datasets
-from vivit_mae.evaluation import reconstruction
+from vivit_mae.evaluation import (
+  classification,
+  knn,
+  multiview,
+  reconstruction,
+)
+from vivit_mae.tasks import classify, mae
 
 Put = Callable[[Mapping[str, np.ndarray]], dict[str, jax.Array]]
 
@@ -28,7 +34,17 @@ class Evaluator(Protocol):
 
 
 _EVALUATORS: dict[str, Callable[..., Evaluator]] = {
-  'reconstruction': reconstruction.Evaluator
+  'accuracy': classification.Evaluator,
+  'knn': knn.Evaluator,
+  'multiview': multiview.Evaluator,
+  'reconstruction': reconstruction.Evaluator,
+}
+
+# What config.task an evaluator looks at, where not at any.
+_NEEDS = {
+  'accuracy': ('classify', classify.Classification),
+  'multiview': ('classify', classify.Classification),
+  'reconstruction': ('mae', mae.MaskedAutoencoding),
 }
 
 
@@ -44,11 +60,12 @@ def build(
 
   Args:
     config: an experiment's configuration; `evals` maps names to the fields of
-      an evaluator and its `kind`. When they run is the loop's business.
+      an evaluator, its `kind` and, where it is not `data.eval_split`, its
+      `split`. When they run is the loop's business.
     task: what is trained.
     put: puts a host's rows onto its devices as one global batch.
     num_devices: batches are made a multiple of it.
-    workdir: where pictures go.
+    workdir: where pictures and tables go.
 
   Returns:
     The evaluators by name.
@@ -66,7 +83,14 @@ def build(
         f'config.evals.{name}.kind is {kind!r}; known kinds: '
         f'{sorted(_EVALUATORS)}.'
       )
-    source = datasets.source_from(data, data['eval_split'])
+    name_needed, needed = _NEEDS.get(kind, ('', object))
+    if not isinstance(task, needed):
+      raise ValueError(
+        f'config.evals.{name}: an evaluator of kind {kind!r} needs '
+        f'config.task={name_needed!r}, not {config.task!r}.'
+      )
+    split = fields.pop('split', data['eval_split'])
+    source = datasets.source_from(data, split)
     try:
       evaluators[name] = _EVALUATORS[kind](
         task=task,
@@ -77,7 +101,7 @@ def build(
         workdir=workdir,
         **fields,
       )
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
       raise ValueError(f'config.evals.{name}: {error}') from error
   return evaluators
 

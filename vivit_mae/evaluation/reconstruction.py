@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, UInt8
 
 from vivit_mae import masking
 from vivit_mae.data import datasets, encode, pipeline
-from vivit_mae.evaluation import pictures
+from vivit_mae.evaluation import pictures, subsets
 from vivit_mae.models import tubelets
 from vivit_mae.tasks import mae
 
@@ -188,7 +188,7 @@ class Evaluator:
       Pairs of a name and a number or a picture.
     """
     count = min(self.num_clips, len(self.source))
-    held_out = _Evenly(self.source, count)
+    held_out = subsets.Evenly(self.source, count)
     drawn = set(np.linspace(0, count - 1, self.num_pictures).astype(int))
     strips: list[UInt8[np.ndarray, 'h w 3']] = []
     sums: dict[str, float] = {}
@@ -299,20 +299,3 @@ def _numbers(one: Reconstruction, normalised: bool) -> dict[str, float]:
 def _rgb(clip: UInt8[np.ndarray, 't h w c']) -> UInt8[np.ndarray, 't h w 3']:
   """The first three channels; the first alone where there are fewer."""
   return clip[..., :3] if clip.shape[-1] >= 3 else clip[..., [0, 0, 0]]
-
-
-class _Evenly(datasets.Source):
-  """As many videos of a source, taken evenly over it. Picklable."""
-
-  def __init__(self, source: datasets.Source, count: int):
-    self.name = source.name
-    self.class_names = source.class_names
-    self.multi_label = source.multi_label
-    self._source = source
-    self._indices = np.linspace(0, len(source) - 1, count).astype(int)
-
-  def __len__(self) -> int:
-    return len(self._indices)
-
-  def __getitem__(self, index: int, /) -> datasets.Example:
-    return self._source[int(self._indices[index])]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from vivit_mae.models import attention as attention_lib
-from vivit_mae.models import products, transformer
+from vivit_mae.models import products, residual, transformer
 
 Tokens = Float[Array, 'b n d']
 ClassToken = Float[Array, 'b d'] | None
@@ -78,26 +78,6 @@ def named_classes(num_classes: Classes) -> dict[str, int]:
         f'num_classes of head {name!r} is {count}: it must be 1 or more.'
       )
   return heads
-
-
-def dropout(
-  x: Float[Array, 'b *n'], rate: float, row_keys: Key[Array, 'b']
-) -> Float[Array, 'b *n']:
-  """Sets values to zero and scales the others by 1 / (1 - rate).
-
-  Args:
-    x: values of each row.
-    rate: the share of values that are dropped.
-    row_keys: one key for each row, which alone decides for the row.
-
-  Returns:
-    The values, of the same mean.
-  """
-  keep = 1.0 - rate
-  kept = jax.vmap(lambda rng: jax.random.bernoulli(rng, keep, x.shape[1:]))(
-    row_keys
-  )
-  return jnp.where(kept, x / keep, 0.0)
 
 
 class AttentivePool(nn.Module):
@@ -238,8 +218,8 @@ class LinearHead(nn.Module):
           f'head dropout {self.dropout} needs row_keys, one key for each row, '
           'unless deterministic=True.'
         )
-      keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, _DROPOUT)
-      x = dropout(x, self.dropout, keys)
+      keys = residual.fold_in(row_keys, _DROPOUT)
+      x = residual.dropout(x, self.dropout, keys)
     return {name: self._linear(name, count)(x) for name, count in heads.items()}
 
   def _linear(self, name: str, count: int) -> nn.Dense:

@@ -15,8 +15,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from vivit_mae.models import (
+  activations,
+  factorised_attention,
+  initialisers,
+  norms,
+  products,
+)
 from vivit_mae.models import attention as attention_lib
-from vivit_mae.models import norms, products
+from vivit_mae.models.residual import LayerScale, drop_path, dropout, fold_in
 
 DTYPES = ('float32', 'bfloat16')
 QKV_BIASES = ('qv', 'qkv', 'none')
@@ -27,16 +34,17 @@ REMATS = {
 }
 
 
+# Tells the draws of a block's second attention from those of any first.
+_SECOND = 1 << 14
+# Tells the draws before the first block from those of blocks.
+_BEFORE = 1 << 15
+
+
 def check_choice(field: str, value: str, choices: Collection[str]) -> None:
   """Refuses a value that is not one of the choices.
 
-  Args:
-    field: name of the field, for the message.
-    value: what the field holds.
-    choices: what it may hold.
-
   Raises:
-    ValueError: listing the choices.
+    ValueError: naming the field and listing the choices.
   """
   if value not in choices:
     raise ValueError(
@@ -45,19 +53,23 @@ def check_choice(field: str, value: str, choices: Collection[str]) -> None:
 
 
 def linear(
-  width: int, dtype: str, *, use_bias: bool = True, name: str | None = None
+  width: int,
+  dtype: str,
+  *,
+  use_bias: bool = True,
+  kernel_init: initialisers.Initialiser = initialisers.XAVIER,
+  name: str | None = None,
 ) -> nn.Dense:
   """A linear layer with float32 parameters and its product in `dtype`.
 
-  The kernel starts Xavier uniform over its whole shape, so that a fused
-  query-key-value kernel is bound by sqrt(6 / 4d); the bias starts at zero
-  (VideoMAE).
+  The kernel starts Xavier uniform if nothing else is asked for, the bias at
+  zero.
   """
   return nn.Dense(
     width,
     use_bias=use_bias,
     dtype=dtype,
-    kernel_init=nn.initializers.xavier_uniform(),
+    kernel_init=kernel_init,
     dot_general=products.dot_general,
     name=name,
   )
@@ -66,33 +78,6 @@ def linear(
 def layer_norm(name: str | None = None) -> norms.LayerNorm:
   """A float32 layer norm, eps 1e-6."""
   return norms.LayerNorm(name=name)
-
-
-def gelu(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
-  """Exact GELU by erf, a third cheaper on CPUs than jax.nn's, by erfc."""
-  return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
-
-
-def drop_path(
-  branch: Float[Array, 'b n d'],
-  rate: Float[Array, ''],
-  row_keys: Key[Array, 'b'],
-) -> Float[Array, 'b n d']:
-  """Drops a residual branch for some rows (stochastic depth).
-
-  Args:
-    branch: output of the branch.
-    rate: the share of rows that lose it.
-    row_keys: one key for each row, which alone decides for the row.
-
-  Returns:
-    The branch, zero in the dropped rows and scaled by 1 / (1 - rate) in the
-    others, which keeps its mean.
-  """
-  keep = 1.0 - rate
-  kept = jax.vmap(lambda rng: jax.random.uniform(rng) < keep)(row_keys)
-  scale = jnp.where(kept, 1.0 / keep, 0.0).astype(branch.dtype)
-  return branch * scale[:, None, None]
 
 
 class Attention(nn.Module):
@@ -105,12 +90,19 @@ class Attention(nn.Module):
       'none' of none.
     dtype: of the matrix products.
     implementation: a name in `attention.ATTENTIONS`.
+    axis: along which axis tokens attend, a name in
+      `factorised_attention.AXES`.
+    frames: frames of a clip in tokens, where the axis is not 'joint'.
+    initialisation: a name in `initialisers.INITS`.
   """
 
   heads: int
   qkv_bias: str = 'qv'
   dtype: str = 'float32'
   implementation: str = 'auto'
+  axis: str = 'joint'
+  frames: int = 1
+  initialisation: str = 'videomae'
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
@@ -123,24 +115,34 @@ class Attention(nn.Module):
       The attended tokens, in `dtype`.
 
     Raises:
-      ValueError: an unknown choice, or a width that the heads do not divide.
+      ValueError: an unknown choice, a width that the heads do not divide, or
+        see `factorised_attention.along`.
     """
     check_choice('qkv_bias', self.qkv_bias, QKV_BIASES)
     check_choice('attention', self.implementation, attention_lib.ATTENTIONS)
+    check_choice('axis', self.axis, factorised_attention.AXES)
+    check_choice('initialisation', self.initialisation, initialisers.INITS)
+    init = initialisers.INITS[self.initialisation]
     rows, tokens, width = x.shape
     if width % self.heads:
       raise ValueError(
         f'width {width} is not a multiple of heads {self.heads}.'
       )
-    qkv = linear(3 * width, self.dtype, use_bias=False, name='qkv')(x)
+    qkv = linear(
+      3 * width, self.dtype, use_bias=False, kernel_init=init.qkv, name='qkv'
+    )(x)
     if self.qkv_bias != 'none':
       qkv += self._bias(width).astype(qkv.dtype)
     query, key, value = jnp.unstack(
       qkv.reshape(rows, tokens, 3, self.heads, width // self.heads), axis=2
     )
     attend = attention_lib.ATTENTIONS[self.implementation]
-    attended = attend(query, key, value).reshape(rows, tokens, width)
-    return linear(width, self.dtype, name='proj')(attended)
+    attended = factorised_attention.along(
+      self.axis, attend, self.frames, query, key, value
+    ).reshape(rows, tokens, width)
+    return linear(width, self.dtype, kernel_init=init.linear, name='proj')(
+      attended
+    )
 
   def _bias(self, width: int) -> Float[Array, 'c']:
     """The bias of queries, keys and values in the kernel's order."""
@@ -155,45 +157,57 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-  """Two linear layers with an exact (erf) GELU between.
+  """Two linear layers with a GELU between.
 
   Attributes:
     hidden: width between the two layers.
     dtype: of the matrix products.
+    gelu: 'erf' (exact: VideoMAE, MAE-ST) or 'tanh' (its approximation: ViViT).
+    dropout: rate of the dropout behind the GELU.
+    initialisation: a name in `initialisers.INITS`.
   """
 
   hidden: int
   dtype: str = 'float32'
+  gelu: str = 'erf'
+  dropout: float = 0.0
+  initialisation: str = 'videomae'
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
-    """Transforms each token by itself; the result is in `dtype`."""
+  def __call__(
+    self,
+    x: Float[Array, 'b n d'],
+    row_keys: Key[Array, 'b'] | None = None,
+  ) -> Float[Array, 'b n d']:
+    """Transforms each token by itself.
+
+    Args:
+      x: tokens.
+      row_keys: one key for each row for dropout; None drops nothing.
+
+    Returns:
+      The tokens, in `dtype`.
+
+    Raises:
+      ValueError: an unknown choice.
+    """
+    check_choice('gelu', self.gelu, activations.GELUS)
+    check_choice('initialisation', self.initialisation, initialisers.INITS)
+    kernel_init = initialisers.INITS[self.initialisation].linear
     width = x.shape[-1]
-    x = linear(self.hidden, self.dtype, name='fc1')(x)
-    x = gelu(x)
-    return linear(width, self.dtype, name='fc2')(x)
-
-
-class LayerScale(nn.Module):
-  """A learned factor for each channel (Touvron et al. 2021, equation 4).
-
-  Attributes:
-    initial: the value that all factors start with.
-  """
-
-  initial: float
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
-    """Scales the channels."""
-    gamma = self.param(
-      'gamma', nn.initializers.constant(self.initial), (x.shape[-1],)
-    )
-    return x * gamma.astype(x.dtype)
+    x = linear(self.hidden, self.dtype, kernel_init=kernel_init, name='fc1')(x)
+    x = activations.GELUS[self.gelu](x)
+    if self.dropout and row_keys is not None:
+      x = dropout(x, self.dropout, row_keys)
+    return linear(width, self.dtype, kernel_init=kernel_init, name='fc2')(x)
 
 
 class Block(nn.Module):
   """A pre-norm transformer block: attention, then MLP, each residual.
+
+  With one axis the attention's parameters are `norm1` and `attention`; with
+  several there is one attention after the other, `norm_time` and
+  `attention_time` and so on.
 
   Attributes:
     heads: attention heads.
@@ -202,6 +216,12 @@ class Block(nn.Module):
     layer_scale: initial value of LayerScale, 0 for none.
     dtype: of the matrix products.
     attention: a name in `attention.ATTENTIONS`.
+    axes: along which axes tokens attend, names in `factorised_attention.AXES`.
+    frames: frames of a clip in tokens, where an axis is not 'joint'.
+    gelu: see `Mlp`.
+    dropout: rate of the dropout behind each attention, GELU and MLP.
+    drop_path_rescale: see `drop_path`.
+    initialisation: a name in `initialisers.INITS`.
   """
 
   heads: int
@@ -210,6 +230,12 @@ class Block(nn.Module):
   layer_scale: float = 0.0
   dtype: str = 'float32'
   attention: str = 'auto'
+  axes: tuple[str, ...] = ('joint',)
+  frames: int = 1
+  gelu: str = 'erf'
+  dropout: float = 0.0
+  drop_path_rescale: bool = True
+  initialisation: str = 'videomae'
 
   @nn.compact
   def __call__(
@@ -225,30 +251,45 @@ class Block(nn.Module):
       x: tokens, the residual stream.
       layer: number of the layer, which tells its random draws apart.
       rate: drop path rate.
-      row_keys: one key for each row for drop path; None drops nothing.
+      row_keys: one key for each row for drop path and dropout; None drops
+        nothing.
 
     Returns:
       The tokens, in the dtype of `x`.
     """
 
+    def keys_of(branch: int) -> Key[Array, 'b'] | None:
+      return None if row_keys is None else fold_in(row_keys, 2 * layer + branch)
+
     def residual(
-      branch: Float[Array, 'b n d'], index: int
+      branch: Float[Array, 'b n d'], suffix: str, keys: Key[Array, 'b'] | None
     ) -> Float[Array, 'b n d']:
+      if self.dropout and keys is not None:
+        branch = dropout(branch, self.dropout, fold_in(keys, 0))
       if self.layer_scale:
-        branch = LayerScale(self.layer_scale, name=f'scale{index + 1}')(branch)
-      if row_keys is not None:
-        keys = jax.vmap(jax.random.fold_in, (0, None))(
-          row_keys, 2 * layer + index
-        )
-        branch = drop_path(branch, rate, keys)
+        branch = LayerScale(self.layer_scale, name=f'scale{suffix}')(branch)
+      if keys is not None:
+        branch = drop_path(branch, rate, keys, rescale=self.drop_path_rescale)
       return x + branch.astype(x.dtype)
 
-    attention = Attention(
-      self.heads, self.qkv_bias, self.dtype, self.attention, name='attention'
-    )
-    x = residual(attention(layer_norm('norm1')(x)), 0)
-    mlp = Mlp(self.mlp_dim, self.dtype, name='mlp')
-    return residual(mlp(layer_norm('norm2')(x)), 1)
+    alone = len(self.axes) == 1
+    for i, axis in enumerate(self.axes):
+      attention = Attention(
+        self.heads, self.qkv_bias, self.dtype, self.attention, axis,
+        self.frames, self.initialisation,
+        name='attention' if alone else f'attention_{axis}',
+      )  # fmt: skip
+      norm = layer_norm('norm1' if alone else f'norm_{axis}')
+      x = residual(
+        attention(norm(x)), '1' if alone else f'_{axis}', keys_of(i * _SECOND)
+      )
+    mlp = Mlp(
+      self.mlp_dim, self.dtype, self.gelu, self.dropout, self.initialisation,
+      name='mlp',
+    )  # fmt: skip
+    keys = keys_of(1)
+    inner = None if keys is None else fold_in(keys, 1)
+    return residual(mlp(layer_norm('norm2')(x), inner), '2', keys)
 
 
 class Stack(nn.Module):
@@ -259,9 +300,11 @@ class Stack(nn.Module):
 
   Attributes:
     depth: number of blocks.
-    block: makes one block, which is called like `Block`.
+    block: makes one block of a name and a dropout rate, which is called like
+      `Block`.
     drop_path: rate of the last block; the first has 0, those between lie on
       a line.
+    dropout: rate of the dropout before the first block and within each.
     first_layer: number of the first block, where two stacks share row keys.
     scan: compiles one block instead of all. Compilation takes a fraction of
       the time; intermediates of the blocks cannot be captured.
@@ -273,6 +316,7 @@ class Stack(nn.Module):
   depth: int
   block: Callable[..., nn.Module]
   drop_path: float = 0.0
+  dropout: float = 0.0
   first_layer: int = 0
   scan: bool = False
   remat: str = 'none'
@@ -289,23 +333,30 @@ class Stack(nn.Module):
 
     Args:
       x: tokens.
-      deterministic: switches drop path off.
+      deterministic: switches drop path and dropout off.
       row_keys: one key for each row; needed where something is drawn.
 
     Returns:
       The tokens, in the dtype of `x`.
 
     Raises:
-      ValueError: drop path is on and there are no keys.
+      ValueError: drop path or dropout is on and there are no keys.
     """
     check_choice('remat', self.remat, REMATS)
-    if deterministic or not self.drop_path:
+    if deterministic or not (self.drop_path or self.dropout):
       row_keys = None
     elif row_keys is None:
       raise ValueError(
-        f'drop_path {self.drop_path} needs row_keys, one key for each row, '
-        'unless deterministic=True.'
+        (
+          f'drop_path {self.drop_path}'
+          if self.drop_path
+          else f'dropout {self.dropout}'
+        )
+        + ' needs row_keys, one key for each row, unless deterministic=True.'
       )
+    if self.dropout and row_keys is not None:
+      keys = fold_in(row_keys, _BEFORE + self.first_layer)
+      x = dropout(x, self.dropout, keys)
     names = [f'block_{i:02d}' for i in range(self.depth)]
     layers = self.first_layer + np.arange(self.depth, dtype=np.int32)
     rates = np.linspace(0.0, self.drop_path, self.depth, dtype=np.float32)
@@ -318,7 +369,7 @@ class Stack(nn.Module):
     if self.remat != 'none':
       run = nn.remat(run, policy=REMATS[self.remat])
     for name, layer, rate in zip(names, layers, rates, strict=True):
-      block = self.block(name=name)
+      block = self.block(name=name, dropout=self.dropout)
       x = run(block, x, jnp.asarray(layer), jnp.asarray(rate), row_keys)
     return x
 
@@ -335,7 +386,7 @@ class Stack(nn.Module):
     stacked = jax.tree.map(
       lambda *leaves: jnp.stack(leaves), *(params[name] for name in names)
     )
-    block = self.block(parent=None)
+    block = self.block(parent=None, dropout=self.dropout)
 
     def body(x: Any, per_layer: Any) -> tuple[Any, None]:
       params, layer, rate = per_layer

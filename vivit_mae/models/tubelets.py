@@ -3,12 +3,12 @@
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, Shaped
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
 
 from vivit_mae.masking import Grid
-from vivit_mae.models import products
+from vivit_mae.models import initialisers, products
 
 Tubelet = tuple[int, int, int]
 
@@ -42,6 +42,26 @@ def grid(
     sizes[1] // tubelet[1],
     sizes[2] // tubelet[2],
   )
+
+
+def uniform_frames(
+  video: Shaped[Array, 'b t h w c'], count: int
+) -> Shaped[Array, 'b f h w c']:
+  """Picks frames at equal distances (ViViT, section 3.2, "uniform").
+
+  Args:
+    video: clips.
+    count: frames wanted, at most as many as there are.
+
+  Returns:
+    The frames; of 32 the 8 at 4, 7, 11, 14, 18, 21, 25 and 28 (Scenic,
+    common_lib/video_utils.py).
+  """
+  frames = video.shape[1]
+  if count == frames:
+    return video
+  places = np.round(np.arange(1, count + 1) * frames / (count + 1))
+  return video[:, np.minimum(places, frames - 1).astype(int)]
 
 
 def patchify(
@@ -119,20 +139,21 @@ def gather_tokens(
 class TubeletEmbedding(nn.Module):
   """The Conv3D of VideoMAE as one matrix product over tubelets' pixels.
 
-  Kernel and bias keep the names and shapes of a Flax convolution, and start
-  as torch leaves a Conv3d: both uniform in +-1/sqrt(pixels of a tubelet).
+  Kernel and bias keep the names and shapes of a Flax convolution.
 
   Attributes:
     tubelet: frames, height and width of a tubelet.
     channels: channels of the video.
     width: embedding dimension.
     dtype: of the matrix product and of the result.
+    initialisation: a name in `initialisers.INITS`.
   """
 
   tubelet: Tubelet
   channels: int
   width: int
   dtype: str = 'float32'
+  initialisation: str = 'videomae'
 
   @nn.compact
   def __call__(self, patches: Float[Array, 'b n p']) -> Float[Array, 'b n d']:
@@ -145,17 +166,13 @@ class TubeletEmbedding(nn.Module):
       The embedded tubelets.
     """
     pixels = math.prod(self.tubelet) * self.channels
-    bound = pixels**-0.5
-
-    def uniform(
-      rng: Key[Array, ''], shape: tuple[int, ...]
-    ) -> Float[Array, '...']:
-      return jax.random.uniform(rng, shape, minval=-bound, maxval=bound)
-
+    init = initialisers.INITS[self.initialisation]
     kernel = self.param(
-      'kernel', uniform, (*self.tubelet, self.channels, self.width)
+      'kernel',
+      init.embedding(pixels),
+      (*self.tubelet, self.channels, self.width),
     )
-    bias = self.param('bias', uniform, (self.width,))
+    bias = self.param('bias', init.embedding_bias(pixels), (self.width,))
     kernel = kernel.reshape(pixels, self.width).astype(self.dtype)
     embedded = products.dot_general(
       patches.astype(self.dtype), kernel, (((2,), (0,)), ((), ()))

@@ -1,11 +1,13 @@
-"""Named sizes: `variants.build('B/16x2')`."""
+"""Named sizes: `build('B/16x2')`, `build_classifier('B/16x2', 400)`."""
 
 import dataclasses
 import difflib
 import re
 from typing import Any
 
-from vivit_mae.models import transformer, tubelets, video_mae
+import flax.linen as nn
+
+from vivit_mae.models import heads, transformer, tubelets, video_mae, vivit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,32 @@ DECODERS = {
     'L': Size(512, 4, 8, 2048),
     'H': Size(512, 4, 8, 2048),
     'g': Size(512, 4, 8, 2234),
+  },
+}
+
+# The classifiers of VideoMAE (modeling_finetune.py and its scripts) and of
+# ViViT (Scenic, projects/vivit).
+PRESETS: dict[str, dict[str, Any]] = {
+  'videomae': {
+    'positions': 'sincos_1d',
+    'class_token': 'none',
+    'pooling': 'mean',
+    'norm': 'after_pooling',
+    'qkv_bias': 'qv',
+    'gelu': 'erf',
+    'initialisation': 'videomae_finetune',
+    'head_init_scale': 0.001,
+  },
+  'vivit': {
+    'num_frames': 32,
+    'positions': 'learned_1d',
+    'class_token': 'before_positions',
+    'pooling': 'token',
+    'norm': 'before_pooling',
+    'qkv_bias': 'qkv',
+    'gelu': 'tanh',
+    'initialisation': 'vivit',
+    'head_init_scale': 0.0,
   },
 }
 
@@ -97,31 +125,82 @@ def build(
   """
   size_name, tubelet = parse(variant)
   transformer.check_choice('decoder', decoder, DECODERS)
-  size, decoder_size = SIZES[size_name], DECODERS[decoder][size_name]
+  decoder_size = DECODERS[decoder][size_name]
+  decoder_fields = {
+    f'decoder_{name}': value
+    for name, value in dataclasses.asdict(decoder_size).items()
+  }
+  fields = {**_encoder_fields(size_name, tubelet), **decoder_fields}
+  model = video_mae.VideoMAE(**_override(video_mae.VideoMAE, fields, overrides))
+  model.check()
+  return model
+
+
+def build_classifier(
+  variant: str,
+  num_classes: heads.Classes,
+  *,
+  recipe: str = 'videomae',
+  **overrides: Any,
+) -> vivit.ViViT:
+  """Builds a classifier of a named size.
+
+  Args:
+    variant: size, patch size and tubelet length, see `parse`.
+    num_classes: number of classes, or pairs of a head's name and its number.
+    recipe: whose classifier, one of `PRESETS`. Where the factorisation has no
+      place for a class token, that of ViViT pools by the mean.
+    **overrides: fields of `ViViT` that differ from the recipe's. None leaves a
+      field as it is.
+
+  Returns:
+    The model.
+
+  Raises:
+    ValueError: an unknown name, or fields that do not fit together.
+  """
+  size_name, tubelet = parse(variant)
+  transformer.check_choice('recipe', recipe, PRESETS)
+  preset = dict(PRESETS[recipe])
+  if overrides.get('factorisation') in ('self_attention', 'dot_product'):
+    preset['class_token'] = 'none'
+    preset['pooling'] = 'mean'
   fields = {
+    **_encoder_fields(size_name, tubelet),
+    **preset,
+    'num_classes': num_classes,
+  }
+  model = vivit.ViViT(**_override(vivit.ViViT, fields, overrides))
+  model.check()
+  return model
+
+
+def _encoder_fields(size: str, tubelet: tubelets.Tubelet) -> dict[str, Any]:
+  return {
     'image_size': (224, 224),
     'num_frames': 16,
     'tubelet': tubelet,
     'channels': 3,
-    **dataclasses.asdict(size),
-    **{
-      f'decoder_{name}': value
-      for name, value in dataclasses.asdict(decoder_size).items()
-    },
+    **dataclasses.asdict(SIZES[size]),
   }
+
+
+def _override(
+  model: type[nn.Module], fields: dict[str, Any], overrides: dict[str, Any]
+) -> dict[str, Any]:
+  """The fields with those of the overrides that are not None put in."""
   known = [
     field.name
-    for field in dataclasses.fields(video_mae.VideoMAE)
+    for field in dataclasses.fields(model)
     if field.name not in ('parent', 'name')
   ]
+  fields = dict(fields)
   for name, value in overrides.items():
     if name not in known:
       nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
       raise ValueError(
-        f'VideoMAE has no field {name!r}; did you mean {nearest!r}?'
+        f'{model.__name__} has no field {name!r}; did you mean {nearest!r}?'
       )
     if value is not None:
       fields[name] = tuple(value) if isinstance(value, list) else value
-  model = video_mae.VideoMAE(**fields)
-  video_mae.check(model)
-  return model
+  return fields

@@ -1,7 +1,8 @@
 """Masked autoencoding: predict the masked tubelets from the visible ones.
 
 VideoMAE (Tong et al., NeurIPS 2022, section 3.2) and, with other masks and
-targets, MAE-ST (Feichtenhofer et al., NeurIPS 2022).
+targets, MAE-ST (Feichtenhofer et al., NeurIPS 2022). Encoders that factorise
+space and time learn so too, from masks that leave a rectangle of tokens.
 """
 
 import dataclasses
@@ -12,8 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from clu import metrics as clu_metrics
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Key, Shaped, UInt8
 
 from vivit_mae import masking, preprocess, targets
 from vivit_mae.models import flops, variants, video_mae
@@ -26,6 +28,9 @@ Metrics = clu_metrics.Collection.create(
 @dataclasses.dataclass(frozen=True)
 class MaskedAutoencoding:
   """Pretraining of a masked video autoencoder.
+
+  Raises:
+    ValueError: a mask that cannot be, or one that the encoder cannot take.
 
   Attributes:
     model: encoder and decoder.
@@ -46,7 +51,37 @@ class MaskedAutoencoding:
   std: tuple[int | float, ...]
 
   def __post_init__(self) -> None:
-    self._num_visible()  # an impossible mask is an error from the start
+    # An impossible mask is an error from the start.
+    self._num_visible()
+    factorisation = self.model.factorisation
+    if factorisation == 'none' or masking.keeps_rectangle(self.mask_kind):
+      return
+    good = [kind for kind in masking.KINDS if masking.keeps_rectangle(kind)]
+    raise ValueError(
+      f'mask kind {self.mask_kind!r} does not leave the same places of every '
+      f'frame visible, which factorisation {factorisation!r} needs: take one '
+      f"of {tuple(good)}, or factorisation 'none'."
+    )
+
+  @property
+  def num_layers(self) -> int:
+    """Blocks of the encoder; see `tasks.Task`."""
+    return self.model.num_layers
+
+  @property
+  def frozen(self) -> tuple[str, ...]:
+    """No parameter is; see `tasks.Task`."""
+    return ()
+
+  def layer_of(self, name: str) -> int:
+    """The layer of a parameter; see `tasks.Task`."""
+    return self.model.layer_of(name)
+
+  def adapt(
+    self, name: str, saved: Shaped[np.ndarray, '...'], wanted: tuple[int, ...]
+  ) -> Shaped[np.ndarray, '...'] | None:
+    """Fits a saved parameter of another shape; see `tasks.Task`."""
+    return self.model.adapt(name, saved, wanted)
 
   def init(self, rng: Key[Array, '']) -> dict[str, Any]:
     """Fresh variables of the model; see `tasks.Task`."""

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from vivit_mae import config_checks, evaluation, tasks
 from vivit_mae.data import datasets, pipeline
 from vivit_mae.training import checkpoints as checkpoints_lib
-from vivit_mae.training import memory, sharding
+from vivit_mae.training import memory, origin, sharding
 from vivit_mae.training import monitor as monitor_lib
 from vivit_mae.training import optimizer as optimizer_lib
 from vivit_mae.training import state as state_lib
@@ -52,6 +52,7 @@ def train_and_evaluate(
   config_checks.check(config)
   workdir = epath.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
+  config = origin.inherit(config, workdir)
   if config.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
   memory.keep_freed()
@@ -68,12 +69,14 @@ def _run(
   mesh: jax.sharding.Mesh,
 ) -> state_lib.TrainState:
   """Builds everything, then runs the loop."""
-  # First what needs no data: a mistake there shows at once.
-  task = tasks.build(config)
-
-  # How much: videos, rows, steps.
+  # What is learned. Who classifies needs to know the classes of the data.
   data_section = config.data.to_dict()
   source = datasets.source_from(data_section)
+  task = tasks.build(
+    config, class_names=source.class_names, multi_label=source.multi_label
+  )
+
+  # How much: videos, rows, steps.
   rows = config.batch_size * config.data.repeats
   sharding.check_rows(rows, config.accum_steps, mesh)
   steps_per_epoch = max(1, len(source) // config.batch_size)
@@ -118,19 +121,25 @@ def _run(
     )
 
   # How: the update rule, the state, the compiled step.
+  layers = dict(
+    layer_of=task.layer_of, num_layers=task.num_layers, frozen=task.frozen
+  )
   optimizer, schedule = optimizer_lib.build(
     config.optimizer,
     batch_size=config.batch_size,
     repeats=config.data.repeats,
     total_steps=total_steps,
     steps_per_epoch=steps_per_epoch,
+    **layers,
   )
+  ema_decay = config.optimizer.ema_decay
   abstract, create = state_lib.build(
     task.init,
     optimizer,
     seed=config.seed,
     mesh=mesh,
     fsdp_min_bytes=config.mesh.fsdp_min_bytes,
+    ema_decay=ema_decay,
   )
   update = jax.jit(
     state_lib.make_update(
@@ -139,6 +148,8 @@ def _run(
       schedule,
       seed=config.seed,
       accum_steps=config.accum_steps,
+      ema_decay=ema_decay,
+      trained=optimizer_lib.trained(config.optimizer, task.frozen),
     ),
     donate_argnums=0,
     out_shardings=(
@@ -169,9 +180,15 @@ def _run(
     best_metric=best,
     best_mode=config.checkpoint.best_mode,
   )
-  sources = {'resume': config.resume, 'init_from': config.init_from.path}
+  sources = dict(
+    resume=config.resume,
+    init_from=config.init_from.path,
+    skip=config.init_from.skip,
+    adapt=task.adapt,
+  )
   config_checks.check_read(config)
   monitor_lib.describe(workdir, plain, abstract, rows)
+  optimizer_lib.describe(config.optimizer, abstract.params, **layers)
 
   with (
     open_checkpoints() as checkpoints,
@@ -210,7 +227,7 @@ def _run(
           break
 
         profiler.before(step)
-        with monitor.waiting():
+        with monitor.waiting(functools.partial(_is_running, report)):
           batch = next(data)
         batch = put(batch)
         if compiled is None:
@@ -251,6 +268,11 @@ def _interval(section: ConfigDict, steps_per_epoch: int, usual: int) -> int:
   return usual
 
 
+def _is_running(report: Mapping[str, Any] | None) -> bool:
+  """Whether the update with this report is still being computed."""
+  return report is not None and not report['loss'].is_ready()
+
+
 def _compile(
   update: Any, state: state_lib.TrainState, batch: Mapping[str, jax.Array]
 ) -> Any:
@@ -270,7 +292,7 @@ def _evaluate(
   """Runs evaluators; writes and returns their numbers, writes the pictures."""
   numbers = {}
   for name, evaluator in evaluators.items():
-    for value_name, value in evaluator.run(state.variables, step):
+    for value_name, value in evaluator.run(state.eval_variables, step):
       key = f'{name}/{value_name}'
       if isinstance(value, np.ndarray):
         monitor.picture(step, key, value)

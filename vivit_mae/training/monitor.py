@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -150,11 +150,17 @@ class Monitor:
     self._stack.close()
 
   @contextlib.contextmanager
-  def waiting(self) -> Iterator[None]:
-    """Counts the time inside as waiting for data."""
+  def waiting(self, busy: Callable[[], bool]) -> Iterator[None]:
+    """Counts the time inside as waiting for data.
+
+    Args:
+      busy: Says whether the devices are still at work; if they are at the end,
+        nothing was lost, and nothing counts.
+    """
     begin = time.monotonic()
     yield
-    self._waited += time.monotonic() - begin
+    if not busy():
+      self._waited += time.monotonic() - begin
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
@@ -286,11 +292,12 @@ def describe(
   )
   params = per_device_bytes(abstract.params)
   _log.info(
-    'memory per device: parameters %s, gradients %s, optimiser %s, and what '
+    'memory per device: parameters %s, gradients %s, optimiser %s%s, and what '
     'the activations need',
     size(params),
     size(params),
     size(per_device_bytes(abstract.opt_state)),
+    f', average {size(per_device_bytes(abstract.ema))}' if abstract.ema else '',
   )
   if jax.process_index() == 0:
     write_text(

@@ -85,10 +85,10 @@ def check_rows(rows: int, accum_steps: int, mesh: Mesh) -> None:
 
 
 def put_batch(
-  batch: Mapping[str, np.ndarray], sharding: NamedSharding
-) -> dict[str, jax.Array]:
+  batch: Mapping[str, Any], sharding: NamedSharding
+) -> dict[str, Any]:
   """Puts this process's rows onto its devices as one global batch."""
-  return {
-    name: jax.make_array_from_process_local_data(sharding, rows)
-    for name, rows in batch.items()
-  }
+  return jax.tree.map(
+    lambda rows: jax.make_array_from_process_local_data(sharding, rows),
+    dict(batch),
+  )

@@ -1,0 +1,54 @@
+"""What a new run takes over from the run whose weights it starts with."""
+
+import json
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from vivit_mae.masking import Grid
+from vivit_mae.models import tubelets, variants
+from vivit_mae.training import checkpoints
+
+
+def inherit(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
+  """Fills in `model.position_grid`, where the experiment leaves it open.
+
+  Position tables of another number of frames or another image size are resized
+  from the grid of tokens that they were learned on. The first start of a run
+  finds it in the config of the run at `init_from.path` and keeps it in its own
+  `config.json`, so that a later start does not need the other run.
+
+  Args:
+    config: The experiment.
+    workdir: The folder of this run.
+
+  Returns:
+    The experiment, with the grid if it is another than the model's own.
+
+  Raises:
+    ValueError: `init_from.path` is given and holds no checkpoint.
+  """
+  if not config.init_from.path or config.model.position_grid is not None:
+    return config
+  own = workdir / 'config.json'
+  if own.exists():
+    found = json.loads(own.read_text())['model'].get('position_grid')
+  else:
+    saved = checkpoints.saved_config(config.init_from.path)
+    found = saved and _learned_on(saved['model'])
+  if not found or tuple(found) == _grid(config.model):
+    return config
+  config = config.copy_and_resolve_references()
+  config.model.position_grid = tuple(found)
+  return config
+
+
+def _learned_on(model: dict) -> Grid:
+  """The grid of a saved model's tables: a fixed one may be resized itself."""
+  return tuple(model.get('position_grid') or _grid(model))
+
+
+def _grid(model: dict | ConfigDict) -> Grid:
+  _, tubelet = variants.parse(model['variant'])
+  height, width = model['image_size']
+  return tubelets.grid(model['num_frames'], (height, width), tubelet)
