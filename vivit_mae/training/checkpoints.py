@@ -245,6 +245,11 @@ def load_variables(
   return {'params': loaded[params], **loaded.get('collections', {})}, step
 
 
+def holds_any(path: epath.PathLike) -> bool:
+  """Whether there is a checkpoint in a workdir."""
+  return _newest(os.fspath(path)) is not None
+
+
 def saved_config(
   path: epath.PathLike, field: str = 'config.init_from.path'
 ) -> dict[str, Any] | None:
@@ -274,6 +279,16 @@ def _handlers() -> dict[str, Any]:
 
 def _find(path: str, field: str) -> tuple[epath.Path, int]:
   """The folder of checkpoints and the step that a path means."""
+  found = _newest(path)
+  if found is not None:
+    return found
+  raise ValueError(
+    f'{field}={path!r} holds no checkpoint; give a workdir, its folder '
+    '"checkpoints", or one step in it'
+  )
+
+
+def _newest(path: str) -> tuple[epath.Path, int] | None:
   given = epath.Path(path)
   if given.name.isdigit() and given.is_dir():
     return given.parent, int(given.name)
@@ -283,10 +298,7 @@ def _find(path: str, field: str) -> tuple[epath.Path, int]:
         step = manager.latest_step()
       if step is not None:
         return directory, step
-  raise ValueError(
-    f'{field}={path!r} holds no checkpoint; give a workdir, its folder '
-    '"checkpoints", or one step in it'
-  )
+  return None
 
 
 def _items(state: TrainState) -> dict[str, Any]:

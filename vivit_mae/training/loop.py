@@ -121,7 +121,7 @@ def _run(
     )
 
   # How: the update rule, the state, the compiled step.
-  layers = dict(
+  layers: dict[str, Any] = dict(
     layer_of=task.layer_of, num_layers=task.num_layers, frozen=task.frozen
   )
   optimizer, schedule = optimizer_lib.build(
@@ -180,7 +180,7 @@ def _run(
     best_metric=best,
     best_mode=config.checkpoint.best_mode,
   )
-  sources = dict(
+  sources: dict[str, Any] = dict(
     resume=config.resume,
     init_from=config.init_from.path,
     skip=config.init_from.skip,

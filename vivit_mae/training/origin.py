@@ -1,7 +1,5 @@
 """What a new run takes over from the run whose weights it starts with."""
 
-import json
-
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -14,9 +12,9 @@ def inherit(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
   """Fills in `model.position_grid`, where the experiment leaves it open.
 
   Position tables of another number of frames or another image size are resized
-  from the grid of tokens that they were learned on. The first start of a run
-  finds it in the config of the run at `init_from.path` and keeps it in its own
-  `config.json`, so that a later start does not need the other run.
+  from the grid of tokens that they were learned on. A run finds it in the
+  `config.json` of the run at `init_from.path`; one that has checkpoints of its
+  own, in its own, and needs the other run no more.
 
   Args:
     config: The experiment.
@@ -30,9 +28,9 @@ def inherit(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
   """
   if not config.init_from.path or config.model.position_grid is not None:
     return config
-  own = workdir / 'config.json'
-  if own.exists():
-    found = json.loads(own.read_text())['model'].get('position_grid')
+  if checkpoints.holds_any(workdir):
+    own = checkpoints.saved_config(workdir)
+    found = own and own['model'].get('position_grid')
   else:
     saved = checkpoints.saved_config(config.init_from.path)
     found = saved and _learned_on(saved['model'])
@@ -45,7 +43,8 @@ def inherit(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
 
 def _learned_on(model: dict) -> Grid:
   """The grid of a saved model's tables: a fixed one may be resized itself."""
-  return tuple(model.get('position_grid') or _grid(model))
+  frames, height, width = model.get('position_grid') or _grid(model)
+  return frames, height, width
 
 
 def _grid(model: dict | ConfigDict) -> Grid:
