@@ -207,9 +207,7 @@ def test_a_row_drops_the_same_whatever_its_batch(variables, scan):
 
 def test_drop_path_drops_at_its_rate_and_keeps_the_mean():
   rows = 4000
-  out = residual.drop_path(
-    jnp.ones((rows, 2, 3)), jnp.array(0.3), _keys(rows)
-  )
+  out = residual.drop_path(jnp.ones((rows, 2, 3)), jnp.array(0.3), _keys(rows))
   assert (out == out[:, :1, :1]).all()
   np.testing.assert_allclose((out == 0).mean(), 0.3, atol=0.03)
   np.testing.assert_allclose(out.max(), 1 / 0.7, rtol=1e-6)
