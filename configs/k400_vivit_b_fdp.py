@@ -75,4 +75,5 @@ def get_config(arg=''):
   )
   if args.runlocal:
     config_lib.run_local(config)
+    config.model.heads = 4  # an even number
   return config

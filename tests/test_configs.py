@@ -392,7 +392,7 @@ def test_probe_trains_nothing_but_its_head(name):
   assert (model.norm, model.probe) == ('before_pooling', True)
   params = jax.eval_shape(task.init, jax.random.key(0))['params']
   trained = naming.flat(
-    optimizer.trained(config.optimizer, task.frozen)(params)
+    optimizer_lib.trained(config.optimizer, task.frozen)(params)
   )
   assert {key for key, on in trained.items() if on} == {
     key for key in trained if key.startswith('head/')
