@@ -59,8 +59,7 @@ def get_config(arg=''):
   config.optimizer.learning_rate = 1e-3
   config.optimizer.lr_base = 256
   config.optimizer.min_learning_rate = 1e-5
-  if not args.runlocal:
-    config.optimizer.warmup_epochs = 5.0
+  config.optimizer.warmup_epochs = 5.0
   config.optimizer.weight_decay = 0.05
   config.optimizer.b2 = 0.999
   config.optimizer.layer_decay = 0.7

@@ -61,8 +61,7 @@ def get_config(arg=''):
   config.optimizer.lr_base = 256
   config.optimizer.schedule = 'warmup_cosine'
   config.optimizer.min_learning_rate = 0.0
-  if not args.runlocal:
-    config.optimizer.warmup_epochs = 0.0
+  config.optimizer.warmup_epochs = 0.0
   config.optimizer.weight_decay = 0.01
   config.optimizer.weight_decay_end = 1e-6
   config.optimizer.b2 = 0.999

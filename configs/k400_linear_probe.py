@@ -62,8 +62,7 @@ def get_config(arg=''):
   config.optimizer.weight_decay = 0.0
   config.optimizer.schedule = 'warmup_cosine'
   config.optimizer.min_learning_rate = 0.0
-  if not args.runlocal:
-    config.optimizer.warmup_epochs = 10.0
+  config.optimizer.warmup_epochs = 10.0
 
   config.checkpoint.every_epochs = 5.0
   config.evals.accuracy = dict(kind='accuracy', every_epochs=5.0, batch_size=64)

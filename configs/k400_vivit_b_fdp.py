@@ -60,8 +60,7 @@ def get_config(arg=''):
   config.optimizer.clip_norm = 1.0
   config.optimizer.schedule = 'warmup_cosine'
   config.optimizer.min_learning_rate = 0.0
-  if not args.runlocal:
-    config.optimizer.warmup_epochs = 2.5
+  config.optimizer.warmup_epochs = 2.5
 
   config.checkpoint.every_epochs = 1.0
   config.evals.accuracy = dict(kind='accuracy', every_epochs=1.0, batch_size=64)
@@ -75,5 +74,4 @@ def get_config(arg=''):
   )
   if args.runlocal:
     config_lib.run_local(config)
-    config.model.heads = 4  # an even number
   return config

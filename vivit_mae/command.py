@@ -102,9 +102,7 @@ def override(config: ConfigDict, field: str, text: str) -> None:
   if isinstance(section[key], ConfigDict):
     names = ', '.join(f'config.{field}.{k}' for k in section[key])
     raise ValueError(f'config.{field} is a section; its fields: {names}')
-  if text.lower() == 'none' and config_checks.is_optional(
-    field, config.task
-  ):
+  if text.lower() == 'none' and config_checks.is_optional(field, config.task):
     with section.ignore_type():
       section[key] = None
     return

@@ -265,7 +265,7 @@ def run_local(config: ConfigDict) -> None:
     image_size=(64, 64),
     width=48,
     depth=2,
-    heads=3,
+    heads=4,
     mlp_dim=96,
   )
   if config.task == 'mae':

@@ -61,7 +61,8 @@ def fake(monkeypatch):
   """Replaces the task by one that compiles in no time."""
 
   def use(**options):
-    def build(config):
+    def build(config, **labels):
+      del labels
       for section in (config.model, config.mask):
         section.to_dict()
       return test_fakes.FakeTask(**options)

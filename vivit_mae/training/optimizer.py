@@ -268,9 +268,9 @@ def _schedule(
   final = config.min_learning_rate
   if config.schedule == 'cosine':
     final *= scale
-  warmup = config.warmup_steps
+  epochs, warmup = config.warmup_epochs, config.warmup_steps
   if warmup is None:
-    warmup = int(config.warmup_epochs * steps_per_epoch)
+    warmup = int(epochs * steps_per_epoch)
   if warmup >= total_steps > 1:
     raise ValueError(
       f'the warm-up of {warmup} steps leaves nothing of a run of {total_steps};'
