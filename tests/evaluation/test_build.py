@@ -5,10 +5,12 @@ import pytest
 from etils import epath
 
 from tests.data import tiny_videos
+from tests.evaluation import tiny
 from tests.tasks import configs
 from tests.tasks.test_mae import tiny_config
 from vivit_mae import evaluation, tasks
 from vivit_mae.evaluation import knn, multiview
+from vivit_mae.models import vivit
 
 
 @pytest.fixture(scope='module')
@@ -91,16 +93,18 @@ def test_knn_looks_at_pretraining_and_at_depths(videos, tmp_path):
 
 
 def test_depths_are_the_mean_tokens_after_a_block():
-  task = tasks.build(configs.tiny(), class_names=('a', 'b'))
+  task = tiny.make_task(('a', 'b'))
   variables = make_variables(task)
   video = np.random.default_rng(0).integers(0, 256, (3, 4, 16, 16, 3), np.uint8)
   found = knn.embed(task, (1, 2), variables, jnp.asarray(video))
   assert found.keys() == {'pooled', 'block_01', 'block_02'}
   assert {x.shape for x in found.values()} == {(3, 16)}
   inputs = task.inputs(jnp.asarray(video))
+  output = task.model.apply(variables, inputs, deterministic=True)
+  assert isinstance(output, vivit.ClassifierOutput)
   np.testing.assert_allclose(
     found['pooled'],
-    task.model.apply(variables, inputs, deterministic=True).features,
+    output.features,
     rtol=1e-5,
   )
   # VideoMAE's classifier has its norm behind the mean of the last block.

@@ -19,7 +19,8 @@ def make_evaluator(source, task=None, num_devices=1, **fields):
     put=tiny.put_on(num_devices),
     num_devices=num_devices,
     workdir=epath.Path('unused'),
-    **{'batch_size': 4} | fields,
+    batch_size=4,
+    **fields,
   )
 
 

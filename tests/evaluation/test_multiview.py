@@ -1,4 +1,5 @@
 import csv
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +15,9 @@ from vivit_mae.evaluation import multiview, scoring
 from vivit_mae.tasks import metrics
 
 
-def make_evaluator(workdir, source, task=None, num_devices=1, **fields):
+def make_evaluator(
+  workdir, source, task=None, num_devices=1, batch_size=4, **fields: Any
+):
   return multiview.Evaluator(
     task=task or tiny.make_task(),
     source=source,
@@ -22,7 +25,8 @@ def make_evaluator(workdir, source, task=None, num_devices=1, **fields):
     put=tiny.put_on(num_devices),
     num_devices=num_devices,
     workdir=epath.Path(workdir),
-    **{'batch_size': 4} | fields,
+    batch_size=batch_size,
+    **fields,
   )
 
 
@@ -138,7 +142,9 @@ def test_videos_without_labels_are_predicted_all_the_same(tmp_path):
 def test_fewer_videos_files_and_another_sampling(tmp_path):
   task, source = tiny.make_task(), tiny.source(5)
   variables = tiny.make_variables(task)
-  fields = dict(segments=2, crops=1, num_clips=3, predictions='')
+  fields: dict[str, Any] = dict(
+    segments=2, crops=1, num_clips=3, predictions=''
+  )
   evaluator = make_evaluator(tmp_path, source, task, confusion=False, **fields)
   assert dict(evaluator.run(variables, 0))
   assert not list(tmp_path.iterdir())

@@ -52,6 +52,13 @@ def run(task, variables, batch, keys=None):
   return float(loss), numbers, mutated
 
 
+def apply(task, variables, inputs):
+  """The model's logits of clips that are normalised already."""
+  output = task.model.apply(variables, inputs, deterministic=True)
+  assert isinstance(output, vivit.ClassifierOutput)
+  return output.logits['label']
+
+
 def softmax_loss(logits, targets):
   logits = np.asarray(logits, np.float64)
   shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
@@ -69,9 +76,7 @@ def test_loss_is_the_cross_entropy_of_the_normalised_clips():
   assert mutated == {}
   video = np.asarray(batch['video'], np.float64) / 255
   video = (video - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-  logits = task.model.apply(
-    variables, jnp.asarray(video, jnp.float32), deterministic=True
-  ).logits['label']
+  logits = apply(task, variables, jnp.asarray(video, jnp.float32))
   expected = softmax_loss(logits, np.eye(3)[batch['label']])
   np.testing.assert_allclose(loss, expected.mean(), rtol=1e-4)
   right = np.argmax(np.asarray(logits), -1) == np.asarray(batch['label'])
@@ -161,8 +166,8 @@ def test_mixing_is_what_preprocess_does():
   video, mixed = preprocess.mix(
     task.inputs(batch['video']), {'label': targets}, keys, mixup=0.8, cutmix=0
   )
-  logits = task.model.apply(variables, video, deterministic=True).logits
-  expected = softmax_loss(logits['label'], np.asarray(mixed['label'])).mean()
+  logits = apply(task, variables, video)
+  expected = softmax_loss(logits, np.asarray(mixed['label'])).mean()
   assert loss == pytest.approx(expected, rel=1e-4)
   plain, _, _ = run(make_task(classify=dict(smoothing=0.1)), variables, batch)
   assert loss != pytest.approx(plain, rel=1e-3)
@@ -296,6 +301,7 @@ def test_learned_tables_are_adapted_to_the_grid():
   saved = np.arange(8.0).reshape(4, 2)
   name = 'encoder/position_embedding'
   found = task.adapt(name, saved, (16, 2))
+  assert found is not None
   np.testing.assert_allclose(found, np.tile(saved, (4, 1)))
   assert task.adapt('head/label/kernel', saved, (16, 2)) is None
 

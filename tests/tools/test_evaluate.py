@@ -13,7 +13,7 @@ from tests.training import fakes
 from vivit_mae import tasks
 from vivit_mae.data import datasets
 from vivit_mae.evaluation import multiview
-from vivit_mae.tasks import metrics
+from vivit_mae.tasks import classify, metrics
 from vivit_mae.tools import evaluate
 from vivit_mae.training import checkpoints, sharding
 from vivit_mae.training import state as state_lib
@@ -61,6 +61,7 @@ def expected(run, step, split, **fields):
   task = tasks.build(config, class_names=source.class_names)
   with jax.set_mesh(sharding.make_mesh()):
     variables, _ = checkpoints.load_variables(run, task.init, step)
+  assert isinstance(task, classify.Classification)
   evaluator = multiview.Evaluator(
     task=task,
     source=source,

@@ -329,9 +329,10 @@ def _collection(names: tuple[str, ...]) -> type[clu_metrics.Collection]:
   """A collection of means, each of a value and of which rows count."""
 
   def mean_of(name: str) -> type[clu_metrics.Metric]:
-    return _Mean.from_fun(
-      lambda **values: dict(zip(('values', 'mask'), values[name], strict=True))
-    )
+    def pick(**values: Any) -> dict[str, Array]:
+      return dict(zip(('values', 'mask'), values[name], strict=True))
+
+    return _Mean.from_fun(pick)
 
   return clu_metrics.Collection.create(
     **{name: mean_of(name) for name in names}

@@ -20,7 +20,7 @@ from vivit_mae import config as config_lib
 from vivit_mae.data import datasets, sampling
 from vivit_mae.evaluation import predictions, scoring
 from vivit_mae.tools import arguments
-from vivit_mae.training import checkpoints, sharding
+from vivit_mae.training import checkpoints, origin, sharding
 
 # Numbers as people call them; shares are printed in percent.
 _SHARES = {
@@ -129,6 +129,8 @@ def read_config(workdir: epath.Path) -> ConfigDict:
   config = config_lib.defaults(saved['task'])
   with config.unlocked():
     _update(config, saved)
+  # With other frames or sizes by the command line, its tables are resized.
+  config.model.position_grid = origin.learned_on(saved['model'])
   return config
 
 

@@ -33,7 +33,7 @@ def inherit(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
     found = own and own['model'].get('position_grid')
   else:
     saved = checkpoints.saved_config(config.init_from.path)
-    found = saved and _learned_on(saved['model'])
+    found = saved and learned_on(saved['model'])
   if not found or tuple(found) == _grid(config.model):
     return config
   config = config.copy_and_resolve_references()
@@ -41,8 +41,16 @@ def inherit(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
   return config
 
 
-def _learned_on(model: dict) -> Grid:
-  """The grid of a saved model's tables: a fixed one may be resized itself."""
+def learned_on(model: dict) -> Grid:
+  """The grid that the position tables of a saved model come from.
+
+  Args:
+    model: The section `model` of its config.
+
+  Returns:
+    Tokens along time, height and width: the model's own, unless its tables were
+    resized themselves.
+  """
   frames, height, width = model.get('position_grid') or _grid(model)
   return frames, height, width
 
