@@ -9,6 +9,7 @@ import pytest
 
 from vivit_mae import command, config_checks, tasks
 from vivit_mae.models import variants
+from vivit_mae.tasks import classify
 from vivit_mae.tools import dataset
 from vivit_mae.training import loop, naming, transfer
 from vivit_mae.training import optimizer as optimizer_lib
@@ -152,6 +153,12 @@ def build(name, config):
   return tasks.build(config, class_names=class_names(name))
 
 
+def build_classifier(name, config):
+  task = build(name, config)
+  assert isinstance(task, classify.Classification)
+  return task
+
+
 def parameters(task):
   variables = jax.eval_shape(task.init, jax.random.key(0))
   return sum(math.prod(x.shape) for x in jax.tree.leaves(variables['params']))
@@ -282,7 +289,7 @@ def test_published_recipe_of_finetuning(name, arg):
   assert config.init_from.path == ''
   assert (config.total_epochs, config.total_steps) == (epochs, None)
   assert (config.batch_size, config.accum_steps) == (batch, 1)
-  task = build(name, config)
+  task = build_classifier(name, config)
   check_is_videomaes(task)
   model = task.model
   assert config.model.variant == f'{arg or "B"}/16x2'
@@ -334,7 +341,7 @@ def test_published_recipe_of_vivit(name):
   config = load(name)
   assert (config.total_epochs, config.total_steps) == (epochs, None)
   assert (config.batch_size, config.accum_steps) == (64, 1)
-  task = build(name, config)
+  task = build_classifier(name, config)
   model = task.model
   assert config.model.variant == f'{size}/16x2'
   assert model.factorisation == factorisation
@@ -379,13 +386,13 @@ def test_epic_kitchens_has_the_heads_of_its_data():
   name = 'epic_kitchens_vivit_l_fe'
   config = load(name)
   assert config.data.source == 'csv'
-  assert build(name, config).heads == {'verb': 97, 'noun': 300}
+  assert build_classifier(name, config).heads == {'verb': 97, 'noun': 300}
 
 
 @pytest.mark.parametrize('name', PROBES)
 def test_probe_trains_nothing_but_its_head(name):
   config = load(name)
-  task = build(name, config)
+  task = build_classifier(name, config)
   check_is_videomaes(task)
   model = task.model
   # The encoder has the norm of pretraining, and the head none of its own.

@@ -130,3 +130,19 @@ def test_prepared_datasets_keep_one_label(folder, tmp_path, text):
   (folder / 'l.csv').write_text(text)
   with pytest.raises(ValueError, match=r'l\.csv gives a video several labels'):
     dataset.prepare(str(folder / 'l.csv'), str(tmp_path / 'out'))
+
+
+def test_labelled_leaves_out_what_no_head_knows(folder):
+  for text, ids in (
+    (_SEVERAL, ['a.mp4', 'b.mp4', 'c.mp4']),
+    (_HEADS.replace('d.mp4,wash,4,plate', 'd.mp4,,4,'), ['a', 'b', 'c']),
+    ('path,label\na.mp4,x\nb.mp4,-1\nc.mp4,\nd.mp4,y\n', ['a', 'd']),
+  ):
+    (folder / 'l.csv').write_text(text)
+    source = datasets.open_source('csv', str(folder / 'l.csv'))
+    kept = datasets.labelled(source)
+    names = [kept[i].id for i in range(len(kept))]
+    assert len(names) == len(ids)
+    assert all(a.startswith(b[0]) for a, b in zip(names, ids, strict=True))
+    assert kept.class_names == source.class_names
+    assert datasets.labelled(kept) is kept

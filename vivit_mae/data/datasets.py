@@ -4,6 +4,7 @@ A source knows how many videos there are and hands out one at a time, encoded.
 It is cheap to send to a worker process: files are opened there, on first use.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
@@ -11,9 +12,11 @@ from typing import Any, Protocol, SupportsIndex, runtime_checkable
 import numpy as np
 from etils import epath
 
-from vivit_mae.data import listing, lists
+from vivit_mae.data import labels, listing, lists
 from vivit_mae.data.labels import ClassNames
 from vivit_mae.data.listing import Example, Examples, Listing
+
+_log = logging.getLogger(__name__)
 
 __all__ = [
   'SOURCES',
@@ -242,6 +245,27 @@ def source_from(data: Mapping[str, Any], split: str | None = None) -> Source:
   if split is not None:
     fields['split'] = split
   return open_source(**fields)
+
+
+def labelled(source: Source) -> Source:
+  """The videos of a source that a classifier can learn from.
+
+  Args:
+    source: Any videos.
+
+  Returns:
+    Those that have a label, of several heads at least one. A prepared dataset
+    is returned whole, as its labels lie among the videos; what has no label
+    there fills rows that count nowhere.
+  """
+  if not isinstance(source, FileSource):
+    return source
+  kept = [e for e in source.examples if labels.is_partly_known(e.label)]
+  dropped = len(source) - len(kept)
+  if not dropped:
+    return source
+  _log.info('data: %d videos of %s have no label', dropped, source.name)
+  return FileSource(source.name, kept, source.class_names, source.multi_label)
 
 
 def _open_listed(read: Callable[..., Listing]) -> Callable[..., Source]:

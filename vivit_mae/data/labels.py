@@ -51,6 +51,13 @@ def is_known(label: Label) -> bool:
   return -1 not in (label if isinstance(label, tuple) else (label,))
 
 
+def is_partly_known(label: Label) -> bool:
+  """Whether a video has a label; of several heads, one for any."""
+  if isinstance(label, tuple):
+    return not label or set(label) != {-1}
+  return label != -1
+
+
 def blank(
   rows: int, class_names: ClassNames, multi_label: bool = False
 ) -> dict[str, np.ndarray]:

@@ -72,6 +72,8 @@ def _run(
   # What is learned. Who classifies needs to know the classes of the data.
   data_section = config.data.to_dict()
   source = datasets.source_from(data_section)
+  if config.task == 'classify':
+    source = datasets.labelled(source)
   task = tasks.build(
     config, class_names=source.class_names, multi_label=source.multi_label
   )
