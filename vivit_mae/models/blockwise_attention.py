@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-# Queries that meet the keys at once: few enough for their scores to stay in a
-# core's cache, many enough for an efficient matrix product.
+# Queries that meet the keys at once: few enough for their scores to stay in the
+# processor's cache, many enough for an efficient matrix product.
 _BLOCK = 800
 
 

@@ -21,7 +21,7 @@ from clu import metrics as clu_metrics
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt8
 
 from vivit_mae import preprocess
-from vivit_mae.models import flops, heads, variants, vivit
+from vivit_mae.models import flops, heads, residual, variants, vivit
 
 ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
 Labels = Int[Array, 'b'] | Float[Array, 'b _']
@@ -136,7 +136,7 @@ class Classification:
       variables,
       video,
       deterministic=False,
-      row_keys=_purpose(rngs, _PATH),
+      row_keys=residual.fold_in(rngs, _PATH),
       mutable=collections,
     )
     labels = self._labels(batch)
@@ -161,7 +161,9 @@ class Classification:
     """
     video = self.inputs(batch['video'])
     if self.erase['probability']:
-      video = preprocess.erase(video, _purpose(rngs, _ERASE), **self.erase)
+      video = preprocess.erase(
+        video, residual.fold_in(rngs, _ERASE), **self.erase
+      )
     labels = self._labels(batch)
     targets = {
       head: preprocess.soft_targets(labels[head], count, self.smoothing)
@@ -178,7 +180,7 @@ class Classification:
       for head, rows in counted.items()
     }
     video, mixed = preprocess.mix(
-      video, {**targets, **whole}, _purpose(rngs, _MIX), **self.mix
+      video, {**targets, **whole}, residual.fold_in(rngs, _MIX), **self.mix
     )
     return (
       video,
@@ -341,8 +343,3 @@ def _collection(names: tuple[str, ...]) -> type[clu_metrics.Collection]:
 
 def _labelled(labels: Labels) -> Bool[Array, 'b']:
   return labels >= 0 if labels.ndim == 1 else jnp.all(labels >= 0, axis=1)
-
-
-def _purpose(rngs: Key[Array, 'b'], purpose: int) -> Key[Array, 'b']:
-  """Keys for one use of each row's key."""
-  return jax.vmap(jax.random.fold_in, (0, None))(rngs, purpose)

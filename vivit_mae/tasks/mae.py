@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -18,7 +17,7 @@ from clu import metrics as clu_metrics
 from jaxtyping import Array, Float, Key, Shaped, UInt8
 
 from vivit_mae import masking, preprocess, targets
-from vivit_mae.models import flops, variants, video_mae
+from vivit_mae.models import flops, residual, variants, video_mae
 
 Metrics = clu_metrics.Collection.create(
   loss=clu_metrics.Average.from_output('loss')
@@ -132,7 +131,7 @@ class MaskedAutoencoding:
     rngs: Key[Array, 'b'],
   ) -> tuple[Float[Array, ''], tuple[clu_metrics.Collection, dict[str, Any]]]:
     """Mean squared error over the masked tubelets; see `tasks.Task`."""
-    mask_rngs, path_rngs = (_purpose(rngs, i) for i in range(2))
+    mask_rngs, path_rngs = (residual.fold_in(rngs, i) for i in range(2))
     mask = self.sample_mask(mask_rngs)
     unit, inputs = self.inputs(batch['video'])
     prediction = self.predict(
@@ -192,8 +191,3 @@ def from_config(config: ml_collections.ConfigDict) -> MaskedAutoencoding:
     mean=tuple(config.preprocess.mean),
     std=tuple(config.preprocess.std),
   )
-
-
-def _purpose(rngs: Key[Array, 'b'], purpose: int) -> Key[Array, 'b']:
-  """Keys for one use of each row's key."""
-  return jax.vmap(jax.random.fold_in, (0, None))(rngs, purpose)
