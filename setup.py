@@ -59,7 +59,7 @@ setuptools.setup(
     'test': _TEST,
     'cuda': ['jax[cuda13]>=0.10'],
     'tpu': ['jax[tpu]>=0.10'],
-    'benchmark': ['torch>=2.6', 'transformers>=5'],
+    'benchmark': ['scikit-learn>=1.5', 'torch>=2.6', 'transformers>=5'],
     'beam': ['apache-beam>=2.70'],
     'dmvr': ['tensorflow>=2.18'],
   },

@@ -96,7 +96,7 @@ class Evaluator:
       Pairs of a name and a number.
     """
     del step
-    known = datasets.source_from(self.data)
+    known = datasets.labelled(datasets.source_from(self.data))
     train, labels = self._features(variables, known, self.num_train_clips)
     test, test_labels = self._features(variables, self.source, self.num_clips)
     names = scoring.named_classes(self.source)

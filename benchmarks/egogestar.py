@@ -1,0 +1,222 @@
+"""Pointing gestures from 157 labelled videos: does pretraining pay?
+
+  pip install -e '.[benchmark]'
+  python benchmarks/motions.py --out=/tmp/motions --jobs=2
+  python benchmarks/egogestar.py --videos=../shared/videos/egogestar \
+      --motions=/tmp/motions --out=/tmp/egogestar --jobs=2
+
+The split is that of labels.csv, by recording session. Small copies of the
+videos are made first. Arms: from scratch; from the encoder that was pretrained
+on the built-in videos; from that encoder after more pretraining on the
+training and unlabelled videos here; this one frozen, with an attentive probe,
+and with kNN. Test videos serve no training. Beside them chance, and logistic
+regression on what the eye sees of appearance and of motion.
+
+All trained arms are tuned alike, by the same attempts, on a third of the
+training sessions with a seed that is not used again. Rerun, the same command
+goes on where it stopped, and prints the tables again.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import experiments
+import numpy as np
+from sklearn import decomposition, linear_model, pipeline, preprocessing
+
+from vivit_mae.data import decode, encode
+
+_SIZE = (36, 48)  # of the copies
+_FRAMES = 36  # of a copy at most: three for each of the model's
+_SCRATCH = 'scratch'
+_ARMS = ('built-in', 'pretrained', 'probe')  # to compare with it
+# What is set on top of the config: each arm is tuned over all of them.
+_ATTEMPTS = {
+  'rate 1e-3': {},
+  'rate 3e-3': {'optimizer.learning_rate': 3e-3},
+  'rate 1e-3, mixup': {'classify.mix.mixup': 0.8},
+}
+_TUNING_SEED = 100
+
+_Video = dict[str, str]  # a row of labels.csv
+
+
+def main() -> None:
+  """Runs what is missing and prints the tables."""
+  parser = argparse.ArgumentParser(description=str(__doc__).split('\n', 1)[0])
+  parser.add_argument('--videos', type=Path, required=True)
+  parser.add_argument('--motions', type=Path, required=True)
+  parser.add_argument('--out', type=Path, required=True)
+  parser.add_argument('--jobs', type=int, default=1)
+  parser.add_argument('--seeds', type=int, default=5)
+  parser.add_argument('--arms', nargs='*', choices=_ARMS, default=_ARMS)
+  args = parser.parse_args()
+  out, arms = args.out.absolute(), [_SCRATCH, *args.arms]
+  listed = _copies(args.videos, out)
+  _write_lists(listed, out)
+  encoders = {
+    'built-in': args.motions.absolute() / 'pretraining',
+    'pretrained': out / 'pretraining',
+    'probe': out / 'pretraining',
+  }
+  pretraining = experiments.Run(
+    'pretraining',
+    'egogestar_config.py:pretrain',
+    {
+      'data.path': out / 'testing.csv',
+      'init_from.path': encoders['built-in'],
+    },
+  )
+  knn: dict[str, float] = {}
+  if set(arms) & {'pretrained', 'probe'}:
+    knn = experiments.run_all([pretraining], out, args.jobs)['pretraining']
+
+  tuning: dict[tuple[str, str], experiments.Run] = {
+    (arm, attempt): _classify(out, arm, attempt, _TUNING_SEED, encoders)
+    for arm, attempt in itertools.product(arms, _ATTEMPTS)
+  }
+  outcome = experiments.run_all(tuning.values(), out, args.jobs)
+  tuned = {k: outcome[run.name]['accuracy/top1'] for k, run in tuning.items()}
+  best = {arm: max(_ATTEMPTS, key=lambda a: tuned[arm, a]) for arm in arms}
+
+  seeds = range(args.seeds)
+  testing: dict[tuple[str, int], experiments.Run] = {
+    (arm, seed): _classify(out, arm, best[arm], seed, encoders)
+    for seed in seeds
+    for arm in arms
+  }
+  outcome = experiments.run_all(testing.values(), out, args.jobs)
+  top1 = {k: outcome[run.name]['accuracy/top1'] for k, run in testing.items()}
+  print(experiments.table(
+    ['attempt', *arms],
+    [[attempt, *(f'{100 * tuned[arm, attempt]:.1f}' for arm in arms)]
+     for attempt in _ATTEMPTS],
+  ))  # fmt: skip
+  rows: list[list[str]] = []
+  scratch = [top1[_SCRATCH, seed] for seed in seeds]
+  for arm in arms:
+    mine = [top1[arm, seed] for seed in seeds]
+    gain = [a - b for a, b in zip(mine, scratch, strict=True)]
+    rows.append([arm, best[arm], *map(experiments.percent, (mine, gain))])
+  rows += [
+    [name, '', f'{100 * value:.1f}', ''] for name, value in knn.items()
+    if name.startswith('knn/') and name.endswith('top1')
+  ]  # fmt: skip
+  rows += [
+    [name, '', f'{100 * value:.1f}', '']
+    for name, value in _baselines(listed, args.videos, out).items()
+  ]
+  print(experiments.table(['', 'attempt', 'top-1', 'gain, paired'], rows))
+
+
+def _classify(
+  out: Path, arm: str, attempt: str, seed: int, encoders: Mapping[str, Path]
+) -> experiments.Run:
+  name = 'tuning' if seed == _TUNING_SEED else 'testing'
+  settings = {
+    'data.path': out / f'{name}.csv',
+    'seed': seed,
+    **_ATTEMPTS[attempt],
+  }
+  if arm in encoders:
+    settings['init_from.path'] = encoders[arm]
+  stage = 'probe' if arm == 'probe' else 'classify'
+  slug = attempt.replace(', ', '_').replace(' ', '-')
+  return experiments.Run(
+    f'{arm}_{slug}_seed{seed}', f'egogestar_config.py:{stage}', settings
+  )
+
+
+def _copies(videos: Path, out: Path) -> list[_Video]:
+  """Writes small copies; returns the rows of labels.csv."""
+  with (videos / 'labels.csv').open(newline='') as file:
+    rows: list[_Video] = list(csv.DictReader(file))
+  for row in rows:
+    copy = out / row['path']
+    if not copy.exists():
+      copy.parent.mkdir(parents=True, exist_ok=True)
+      frames = _read(videos / row['path'], _FRAMES, _SIZE)
+      encode.write_video(copy, frames, 15, crf=12)
+  return rows
+
+
+def _read(path: Path, count: int, size: tuple[int, int]) -> np.ndarray:
+  """So many frames at equal distances, or all if there are fewer."""
+
+  def plan(info: decode.VideoInfo) -> list[decode.Clip]:
+    parts = np.arange(min(count, info.num_frames))
+    frames = ((parts + 0.5) * info.num_frames / len(parts)).astype(int)
+    return [decode.Clip(frames, size)]
+
+  return decode.read_clips(path, plan)[0]
+
+
+def _write_lists(rows: Sequence[_Video], out: Path) -> None:
+  """Lists what to train on and what to hold out, for tuning and for testing."""
+  trained = sorted(
+    {int(row['session']) for row in rows if row['split'] == 'train'}
+  )
+  held_out = set(trained[::3])
+  lists = {'tuning': [], 'testing': []}
+  for row in rows:
+    label = '' if row['split'] == 'unlabelled' else row['label']
+    line = [str(out / row['path']), label]
+    if row['split'] == 'test':
+      lists['testing'].append([*line, 'validation'])
+      continue
+    lists['testing'].append([*line, 'train'])
+    if row['split'] == 'train':
+      split = 'validation' if int(row['session']) in held_out else 'train'
+      lists['tuning'].append([*line, split])
+  for name, lines in lists.items():
+    with (out / f'{name}.csv').open('w', newline='') as file:
+      csv.writer(file).writerows([('path', 'label', 'split'), *lines])
+
+
+def _baselines(
+  rows: Sequence[_Video], videos: Path, out: Path
+) -> dict[str, float]:
+  """What needs no network: logistic regression behind a PCA."""
+  saved = out / 'baselines.json'
+  if not saved.exists():
+    features = {'train': [], 'test': []}
+    labels = {'train': [], 'test': []}
+    for row in rows:
+      if row['split'] not in features:
+        continue
+      frames = _read(videos / row['path'], 16, (64, 64)).astype(np.float32)
+      features[row['split']].append((_appearance(frames), _motion(frames)))
+      labels[row['split']].append(row['label'])
+    numbers = {'chance': 1 / len(set(labels['test']))}
+    for i, name in enumerate(('appearance', 'motion energy')):
+      train, test = (
+        np.stack([both[i] for both in features[split]])
+        for split in ('train', 'test')
+      )
+      model = pipeline.make_pipeline(
+        preprocessing.StandardScaler(),
+        decomposition.PCA(40),
+        linear_model.LogisticRegression(max_iter=2000),
+      ).fit(train, labels['train'])
+      numbers[name] = float(model.score(test, labels['test']))
+    saved.write_text(json.dumps(numbers))
+  return json.loads(saved.read_text())
+
+
+def _appearance(frames: np.ndarray) -> np.ndarray:
+  """The mean frame, in colour."""
+  return frames.mean(axis=0).ravel()
+
+
+def _motion(frames: np.ndarray) -> np.ndarray:
+  """Differences of neighbouring frames, in 5 parts of time and 8x8 of space."""
+  energy = np.abs(np.diff(frames.mean(axis=-1), axis=0))
+  return energy.reshape(5, 3, 8, 8, 8, 8).mean(axis=(1, 3, 5)).ravel()
+
+
+if __name__ == '__main__':
+  main()
