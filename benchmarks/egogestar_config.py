@@ -2,7 +2,7 @@
 
 `:pretrain` (masked autoencoding), `:classify`, `:probe` (attentive, the
 encoder stays as it is). The encoder is that of `motions_config.py`, on 12
-frames of 24x32.
+frames in place of 8.
 """
 
 from vivit_mae import config as config_lib
@@ -17,9 +17,10 @@ def get_config(arg=''):
   config.batch_size = 8
   config.model.variant = 'Ti/4x2'
   config.model.num_frames = 12
-  config.model.image_size = (24, 32)
-  # Neighbours stay as far apart as on the built-in videos: no resizing.
-  config.model.position_grid = (6, 6, 8)
+  # Frames of 4:3 are squeezed, so that each place has the same position as in
+  # the built-in videos; further frames come behind theirs, without resizing.
+  config.model.image_size = (24, 24)
+  config.model.position_grid = (6, 6, 6)
   config.model.width = 64
   config.model.depth = 3
   config.model.heads = 2
