@@ -31,7 +31,7 @@ _LABELS = (5, 10, 50)
 _ARMS = ('scratch', 'pretrained')
 _RATES = (3e-4, 1e-3, 3e-3)
 _STEPS = 800
-_LONG = 8 * _STEPS  # of one more run from scratch, at the most labels
+_LONG = 4 * _STEPS  # of one more run from scratch, at the most labels
 _TUNING_SEED = 100
 _TUNED_AT = {5: 10, 10: 10, 50: 50}
 
