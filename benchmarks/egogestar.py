@@ -109,8 +109,8 @@ def main() -> None:
   for arm in dict.fromkeys(arm for arm, _ in top1):
     mine = [top1[arm, seed] for seed in seeds]
     gain = [a - b for a, b in zip(mine, scratch, strict=True)]
-    texts = map(experiments.percent, (mine, gain))
-    rows.append([arm, best.get(arm, ''), *texts])
+    gained = '' if arm == _SCRATCH else experiments.percent(gain)
+    rows.append([arm, best.get(arm, ''), experiments.percent(mine), gained])
   rows += [
     [name, '', f'{100 * value:.1f}', ''] for name, value in knn.items()
     if name.startswith('knn/') and name.endswith('top1')
@@ -223,13 +223,20 @@ def _baselines(
     for row in rows:
       if row['split'] not in features:
         continue
-      frames = _read(videos / row['path'], 16, (64, 64)).astype(np.float32)
-      features[row['split']].append((_appearance(frames), _motion(frames)))
+      large, small = (
+        _read(videos / row['path'], 16, (side, side)).astype(np.float32)
+        for side in (64, 24)
+      )
+      features[row['split']].append(
+        (_appearance(large), _motion(large), _motion(small))
+      )
       labels[row['split']].append(row['label'])
     numbers = {'chance': 1 / len(set(labels['test']))}
-    for i, name in enumerate(('appearance', 'motion energy')):
+    for i, name in enumerate(
+      ('appearance', 'motion energy, 64x64', 'motion energy, 24x24')
+    ):
       train, test = (
-        np.stack([both[i] for both in features[split]])
+        np.stack([kinds[i] for kinds in features[split]])
         for split in ('train', 'test')
       )
       model = pipeline.make_pipeline(
@@ -250,7 +257,8 @@ def _appearance(frames: np.ndarray) -> np.ndarray:
 def _motion(frames: np.ndarray) -> np.ndarray:
   """Differences of neighbouring frames, in 5 parts of time and 8x8 of space."""
   energy = np.abs(np.diff(frames.mean(axis=-1), axis=0))
-  return energy.reshape(5, 3, 8, 8, 8, 8).mean(axis=(1, 3, 5)).ravel()
+  side = frames.shape[1] // 8
+  return energy.reshape(5, 3, 8, side, 8, side).mean(axis=(1, 3, 5)).ravel()
 
 
 if __name__ == '__main__':

@@ -155,7 +155,7 @@ def _read_list(path: Path) -> list[_Row]:
 
 def _attempts_table(tuned: dict) -> str:
   """All attempts of the tuning."""
-  keys = sorted({(labels, arm) for labels, arm, _ in tuned})
+  keys = list(dict.fromkeys((labels, arm) for labels, arm, _ in tuned))
   return experiments.table(
     ['rate', *(f'{arm}, {labels} a class' for labels, arm in keys)],
     [
