@@ -19,6 +19,8 @@ Adapt = Callable[
 
 LOADED, RESIZED, FRESH, DROPPED = 'loaded', 'resized', 'fresh', 'dropped'
 _NUMBERED = re.compile(r'(.*?)(\d+)')
+# Tables of positions: of the same shape, they may still be of another grid.
+_TABLE = re.compile(r'(^|/)position_embedding$')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,17 @@ class Report:
       f'loaded {loaded + resized} of the {loaded + resized + fresh} parameter '
       f'arrays ({resized} of them resized); {fresh} fresh, {dropped} of the '
       'checkpoint dropped'
+    )
+
+  def resized(self, name: str, reason: str) -> 'Report':
+    """The report with this array among the resized."""
+    return Report(
+      tuple(
+        dataclasses.replace(entry, fate=RESIZED, reason=reason)
+        if entry.name == name
+        else entry
+        for entry in self.entries
+      )
     )
 
   def table(self) -> str:
@@ -137,7 +150,9 @@ def transfer(
       have a shape.
     fresh: The model's arrays by name.
     adapt: Makes a saved array of another shape fit: name, array and wanted
-      shape -> the array, or None if it can't. See `tasks.Task.adapt`.
+      shape -> the array, or None if it can't. See `tasks.Task.adapt`. Tables
+      of positions go through it whatever their shape: grids of as many tokens
+      may differ.
     skip: See `plan`.
 
   Returns:
@@ -159,6 +174,12 @@ def transfer(
     if tuple(value.shape) != wanted:
       raise ValueError(f'{name} was adapted to {value.shape}, not {wanted}')
     params[name] = value
+  for name in filter(_TABLE.search, report.names(LOADED)):
+    old = np.asarray(saved[name])
+    value = adapt and adapt(name, old, old.shape)
+    if value is not None and not np.array_equal(value, old):
+      params[name] = value
+      report = report.resized(name, 'of another grid')
   if differ:
     raise ValueError(
       f'Of another shape: {naming.listed(differ)}. To start these anew, name '
@@ -193,17 +214,19 @@ def load(
   """
   ours = naming.flat(params)
   report = plan(saved, naming.shapes(ours), skip=skip)
-  fitting, resized = report.names(LOADED), report.names(RESIZED)
+  loaded = report.names(LOADED)
+  tables = list(filter(_TABLE.search, loaded))
+  on_host = [*report.names(RESIZED), *tables]
   struct = jax.ShapeDtypeStruct
   arrays = {name: struct(shape, np.float32) for name, shape in saved.items()}
-  # What is resized comes to the host, in whole.
-  like = {name: arrays[name] for name in resized}
-  for name in fitting:
+  # What is resized, or may be, comes to the host, in whole.
+  like = {name: arrays[name] for name in on_host}
+  for name in set(loaded).difference(tables):
     x = ours[name]
     like[name] = struct(x.shape, x.dtype, sharding=x.sharding)
   arrays |= naming.flat(read(naming.unflat(like)))
   found, report = transfer(arrays, ours, adapt=adapt, skip=skip)
-  for name in resized:
+  for name in on_host:
     found[name] = _put(np.asarray(found[name]), ours[name])
   return naming.map_named(lambda name, _: found[name], params), report
 
