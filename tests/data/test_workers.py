@@ -1,6 +1,7 @@
 import collections
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import sys
@@ -18,6 +19,10 @@ def videos(tmp_path_factory):
   names = [f'{"run" if i % 3 else "walk"}/{i}.mp4' for i in range(10)]
   return tiny_videos.folder(root, names)
 
+
+finds_processes = pytest.mark.skipif(
+  not pathlib.Path('/proc').is_dir(), reason='finds processes in /proc'
+)
 
 _PARENT = """
 import sys, time
@@ -83,9 +88,40 @@ def test_only_the_parent_heeds_ctrl_c(videos, tmp_path):
   assert (output, errors) == ('', '')
 
 
-@pytest.mark.skipif(
-  not pathlib.Path('/proc').is_dir(), reason='finds processes in /proc'
-)
+def _heeds_ctrl_c(pid):
+  """Whether a process has SIGINT neither blocked nor ignored."""
+  masks = [
+    int(line.split()[1], 16)
+    for line in pathlib.Path(f'/proc/{pid}/status').read_text().splitlines()
+    if line.startswith(('SigBlk:', 'SigIgn:'))
+  ]
+  assert len(masks) == 2
+  return not any(mask >> (signal.SIGINT - 1) & 1 for mask in masks)
+
+
+@finds_processes
+def test_a_worker_that_is_starting_does_not_heed_ctrl_c(videos, tmp_path):
+  parent = _start_parent(videos, tmp_path, 'wait')
+  assert parent.stdout is not None
+  seen = set()
+  try:
+    while not select.select([parent.stdout], [], [], 0.01)[0]:
+      for pid in _descendants(parent.pid):
+        try:
+          command = pathlib.Path(f'/proc/{pid}/cmdline').read_text()
+          if 'spawn_main' in command:
+            seen.add(pid)
+            assert not _heeds_ctrl_c(pid), command
+        except (FileNotFoundError, ProcessLookupError):
+          continue  # it ended meanwhile
+    assert parent.stdout.readline() == 'ready\n'
+  finally:
+    parent.kill()
+    parent.communicate()
+  assert len(seen) == 2
+
+
+@finds_processes
 def test_workers_do_not_outlive_a_killed_parent(videos, tmp_path):
   parent = _start_parent(videos, tmp_path, 'wait')
   assert parent.stdout is not None

@@ -10,6 +10,7 @@ import functools
 import os
 import signal
 from collections.abc import Generator, Iterator, Mapping
+from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
@@ -348,6 +349,9 @@ def _without_ctrl_c() -> Iterator[None]:
   if not hasattr(signal, 'pthread_sigmask'):
     yield  # Windows
     return
+  # The tracker of shared memory, which the first of them starts otherwise,
+  # lets Ctrl-C through again once it runs.
+  resource_tracker.ensure_running()
   before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
     yield
