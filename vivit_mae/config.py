@@ -134,7 +134,11 @@ def defaults(task: str = 'mae') -> ConfigDict:
     fsdp=1,  # devices that share the parameters
     fsdp_min_bytes=4 * 2**20,  # smaller arrays are replicated
   )
-  config.log = dict(every_steps=50, tensorboard=True)
+  config.log = dict(
+    every_steps=50,
+    tensorboard=True,
+    norms=True,  # of gradients, parameters and updates: reads each once more
+  )
   config.profile = dict(start_step=0, num_steps=0)
   config.compilation_cache = ''  # a folder; '': none
   config.lock()

@@ -22,7 +22,14 @@ def _loss(implementation):
   return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
 
 
-# Fewer than a block, one block, and blocks that must be padded.
+@pytest.fixture(params=['written out', 'in a loop'])
+def way(request, monkeypatch):
+  limit = 10**6 if request.param == 'written out' else 0
+  monkeypatch.setattr(blockwise_attention, '_WRITTEN_OUT', limit)
+
+
+# Fewer than a block, one block, and blocks that do not fill the last one.
+@pytest.mark.usefixtures('way')
 @pytest.mark.parametrize('tokens', [5, 32, 67])
 def test_equals_attention_with_all_scores(tokens, monkeypatch):
   monkeypatch.setattr(blockwise_attention, '_BLOCK', 32)
@@ -34,19 +41,24 @@ def test_equals_attention_with_all_scores(tokens, monkeypatch):
     np.testing.assert_allclose(one, other, atol=2e-6)
 
 
+@pytest.mark.usefixtures('way')
 def test_takes_other_keys_than_queries():
   heads = _heads(7, keys=11)
-  want = attention.ATTENTIONS['xla'](*heads)
-  got = blockwise_attention.blockwise_attention(*heads)
+  (_, want), want_grads = _loss(attention.ATTENTIONS['xla'])(*heads)
+  (_, got), grads = _loss(blockwise_attention.blockwise_attention)(*heads)
   np.testing.assert_allclose(got, want, atol=1e-6)
+  for one, other in zip(grads, want_grads, strict=True):
+    np.testing.assert_allclose(one, other, atol=2e-6)
 
 
+@pytest.mark.usefixtures('way')
 def test_survives_large_scores():
   query, key, value = _heads(9)
   got = blockwise_attention.blockwise_attention(1e3 * query, 1e3 * key, value)
   assert np.isfinite(got).all()
 
 
+@pytest.mark.usefixtures('way')
 def test_keeps_half_precision_and_softmax_in_float32():
   heads = _heads(33, dtype='bfloat16')
   got = blockwise_attention.blockwise_attention(*heads)
@@ -55,9 +67,9 @@ def test_keeps_half_precision_and_softmax_in_float32():
   np.testing.assert_allclose(got.astype('float32'), exact, atol=2e-2)
 
 
-def test_holds_no_full_score_matrix():
+def test_many_heads_never_hold_all_scores():
   tokens = 3000
-  shapes = [jax.ShapeDtypeStruct((1, tokens, 1, 8), jnp.float32)] * 3
+  shapes = [jax.ShapeDtypeStruct((9, tokens, 1, 8), jnp.float32)] * 3
   loss = _loss(blockwise_attention.blockwise_attention)
   memory = loss.lower(*shapes).compile().memory_analysis()
   assert memory is not None

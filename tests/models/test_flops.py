@@ -25,6 +25,10 @@ def test_one_block_by_hand():
   # MLP 2 x 3*4*8; scores and weighted sum 2 x 3*3*4 multiply-adds.
   assert flops.transformer_flops(3, 4, 8, 1) == 2 * (192 + 192 + 72)
   assert flops.transformer_flops(3, 4, 8, 5) == 5 * 2 * (192 + 192 + 72)
+  # With one token asked for: a third of the output, the MLP and the attention.
+  last = 2 * (144 + 16 + 64 + 24)
+  assert flops.transformer_flops(3, 4, 8, 1, last=1) == last
+  assert flops.transformer_flops(3, 4, 8, 2, last=1) == last + 2 * 456
 
 
 def test_pretraining_by_hand():
@@ -37,7 +41,8 @@ def test_pretraining_by_hand():
   embedding = 2 * 96 * 8
   encoder = 2 * (2 * (4 * 64 + 2 * 128) + 2 * 2 * 2 * 8)
   bridge = 2 * 8 * 4
-  decoder = 8 * (4 * 16 + 2 * 32) + 2 * 8 * 8 * 4
+  # All 8 have queries, keys and values in the one block; 6 go on from there.
+  decoder = 8 * 3 * 16 + 6 * (16 + 2 * 32) + 2 * 6 * 8 * 4
   head = 6 * 4 * 96
   total = 2 * (embedding + encoder + bridge + decoder + head)
   assert flops.video_mae_flops(model, 2, 6) == total

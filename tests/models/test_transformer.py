@@ -178,6 +178,32 @@ def test_remat_keeps_less():
     assert full < dots < none
 
 
+@pytest.mark.parametrize(
+  'fields', [{}, {'scan': True}, {'remat': 'dots'}, {'depth': 1}]
+)
+def test_the_last_tokens_are_those_of_all(variables, fields):
+  def run(**options):
+    return _run(
+      _stack(drop_path=0.5, **fields), _randomised(variables),
+      deterministic=False, row_keys=_keys(3), **options,
+    )  # fmt: skip
+
+  last = run(last=2)
+  assert last.shape == (3, 2, 16)
+  np.testing.assert_allclose(last, run()[:, 3:], atol=1e-5)
+
+
+def test_the_last_block_spares_the_tokens_that_are_not_asked_for(variables):
+  def flops(last):
+    run = jax.jit(
+      functools.partial(_stack().apply, deterministic=True, last=last)
+    )
+    analysis: Any = run.lower(variables, _tokens()).compile().cost_analysis()
+    return analysis['flops']
+
+  assert flops(1) < 0.8 * flops(None)
+
+
 def test_deterministic_is_drop_path_off(variables):
   dropping = _stack(drop_path=0.5)
   np.testing.assert_array_equal(
@@ -284,5 +310,9 @@ def test_errors_say_what_would_do():
     transformer.Attention(2, qkv_bias='kv').init(jax.random.key(0), x)
   with pytest.raises(ValueError, match=r"'gpu' is unknown.*'xla'"):
     transformer.Attention(2, implementation='gpu').init(jax.random.key(0), x)
+  with pytest.raises(ValueError, match=r"last 2 needs a joint axis.*'time'"):
+    transformer.Attention(2, axis='time', frames=5).init(
+      jax.random.key(0), x, last=2
+    )
   with pytest.raises(ValueError, match=r"'half' is unknown.*'dots'"):
     _stack(remat='half').init(jax.random.key(0), x, deterministic=True)

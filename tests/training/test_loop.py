@@ -161,10 +161,13 @@ def test_a_signal_saves_and_leaves(straight, experiment, tmp_path, number):
   assert_equal(final(tmp_path), straight[2])
 
 
-def test_nan_stops_and_leaves_the_last_good_checkpoint(fake, tiny, tmp_path):
+@pytest.mark.parametrize('norms', [True, False])
+def test_nan_stops_and_leaves_the_last_good_checkpoint(
+  fake, tiny, tmp_path, norms
+):
   fake(breaks=2e-3)
   with pytest.raises(loop.DivergedError, match=r'step \d: loss is nan') as e:
-    loop.train_and_evaluate(tiny(), tmp_path)
+    loop.train_and_evaluate(tiny(log__norms=norms), tmp_path)
   assert 'config.optimizer.learning_rate' in str(e.value)
   failed = int(str(e.value).split(':')[0].split()[1])
   steps = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
@@ -175,6 +178,22 @@ def test_nan_stops_and_leaves_the_last_good_checkpoint(fake, tiny, tmp_path):
   assert int(state.step) == 8
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
   assert list(losses(tmp_path)) == list(range(1, 9))
+
+
+def test_norms_can_be_left_out_and_failures_are_still_not_saved(
+  fake, tiny, tmp_path
+):
+  fake()
+  loop.train_and_evaluate(tiny(), tmp_path / 'with')
+  loop.train_and_evaluate(tiny(log__norms=False), tmp_path / 'without')
+  assert losses(tmp_path / 'without') == losses(tmp_path / 'with')
+  assert 'l2_grads' in lines(tmp_path / 'with')[0]
+  assert 'l2_grads' not in lines(tmp_path / 'without')[0]
+  # The loss of step 2 is from before its update.
+  config = tiny(log__norms=False, optimizer__learning_rate=1e30)
+  with pytest.raises(loop.DivergedError, match='step 2: l2_params is inf'):
+    loop.train_and_evaluate(config, tmp_path / 'inf')
+  assert not list((tmp_path / 'inf' / 'checkpoints').glob('[0-9]*'))
 
 
 def test_evaluators_run_before_saving_and_choose_the_best(

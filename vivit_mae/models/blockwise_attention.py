@@ -1,11 +1,15 @@
-"""Attention that holds a block of the score matrix at a time, for CPUs.
+"""Attention that works on a block of the score matrix at a time, for CPUs.
 
-The scores of one head over 1568 tokens fill 10 MB; written out for all heads
-they stream through memory several times in the forward and again in the
+The scores of one head over 1568 tokens fill 10 MB; as one product over all
+heads they stream through memory several times in the forward and again in the
 backward pass. Here a block of queries meets all keys of one head while its
-scores stay in the cache, and the backward pass computes the scores again
-(Rabe and Staats, 2021, "Self-attention does not need O(n^2) memory"; the
-gradient as in Dao et al., 2022, "FlashAttention", appendix B.2).
+scores stay in the cache.
+
+Few heads (rows times heads) are written out one after the other, and the
+softmax's weights are kept for the backward pass. Many go through a loop, and
+the backward pass computes the weights again (Rabe and Staats, 2021,
+"Self-attention does not need O(n^2) memory"; the gradient as in Dao et al.,
+2022, "FlashAttention", appendix B.2): a loop would have to copy what it keeps.
 """
 
 import functools
@@ -19,6 +23,9 @@ from jaxtyping import Array, Float
 # Queries that meet the keys at once: few enough for their scores to stay in the
 # processor's cache, many enough for an efficient matrix product.
 _BLOCK = 800
+# Blocks of all heads, up to which they are written out: so many are compiled
+# one by one, and kept.
+_WRITTEN_OUT = 32
 
 
 def blockwise_attention(
@@ -26,7 +33,7 @@ def blockwise_attention(
   key: Float[Array, 'b m k h'],
   value: Float[Array, 'b m k h'],
 ) -> Float[Array, 'b n k h']:
-  """Scaled dot-product attention without ever holding all scores.
+  """Scaled dot-product attention, a block of queries of one head at a time.
 
   Args:
     query: queries of each head.
@@ -39,18 +46,135 @@ def blockwise_attention(
   rows, tokens, heads, width = query.shape
   num_blocks = -(-tokens // _BLOCK)
   block = -(-tokens // num_blocks)
-  padding = num_blocks * block - tokens
 
   def split(x: Float[Array, 'b n k h']) -> Float[Array, 'bk n h']:
     return x.swapaxes(1, 2).reshape(rows * heads, -1, width)
 
-  scaled = split(query * width**-0.5)
-  padded = jnp.pad(scaled, ((0, 0), (0, padding), (0, 0)))
-  output = lax.map(
-    lambda head: _attend(*head, block), (padded, split(key), split(value))
+  scaled, key, value = split(query * width**-0.5), split(key), split(value)
+  if rows * heads * num_blocks <= _WRITTEN_OUT:
+    output = _attend_all(scaled, key, value, block)
+  else:
+    padding = num_blocks * block - tokens
+    padded = jnp.pad(scaled, ((0, 0), (0, padding), (0, 0)))
+    inputs = (padded, key, value)
+    output: Any = lax.map(lambda head: _attend(*head, block), inputs)
+    output = output[:, :tokens]
+  return output.reshape(rows, heads, tokens, width).swapaxes(1, 2)
+
+
+_Two = tuple[Float[Array, 'h m'], Float[Array, 'h m']]
+
+
+def _weights(
+  query: Float[Array, 'j h'], key: Float[Array, 'm h']
+) -> tuple[Float[Array, 'j m'], Float[Array, 'j 1'], Float[Array, 'j 1']]:
+  """Softmax weights before their division, their sums, the highest scores."""
+  scores = _dot(query, key.T)
+  top = jnp.max(scores, axis=-1, keepdims=True)
+  weights = jnp.exp(scores - top)
+  return weights, jnp.sum(weights, axis=-1, keepdims=True), top
+
+
+def _gradients(
+  sums: _Two,
+  query: Float[Array, 'j h'],
+  gradient: Float[Array, 'j h'],
+  inner: Float[Array, 'j 1'],
+  key: Float[Array, 'm h'],
+  value: Float[Array, 'm h'],
+  weights: Float[Array, 'j m'],
+) -> tuple[_Two, Float[Array, 'j h']]:
+  """Adds a block to the gradients of keys and values; returns its queries'.
+
+  Those of keys and values are summed up transposed, so that no product has to
+  transpose a block of scores.
+  """
+  d_key, d_value = sums
+  dtype = query.dtype
+  d_value += _dot(gradient.T, weights.astype(dtype))
+  d_scores = (weights * (_dot(gradient, value.T) - inner)).astype(dtype)
+  d_key += _dot(query.T, d_scores)
+  return (d_key, d_value), _dot(d_scores, key).astype(dtype)
+
+
+def _inner(
+  output: Float[Array, '*b h'], gradient: Float[Array, '*b h']
+) -> Float[Array, '*b 1']:
+  return jnp.sum(output * gradient, axis=-1, keepdims=True, dtype=jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _attend_all(
+  query: Float[Array, 'bk n h'],
+  key: Float[Array, 'bk m h'],
+  value: Float[Array, 'bk m h'],
+  block: int,
+) -> Float[Array, 'bk n h']:
+  """All heads written out; the queries are scaled already."""
+  return _attend_all_forward(query, key, value, block)[0]
+
+
+def _attend_all_forward(
+  query: Float[Array, 'bk n h'],
+  key: Float[Array, 'bk m h'],
+  value: Float[Array, 'bk m h'],
+  block: int,
+) -> tuple[Float[Array, 'bk n h'], Any]:
+  """The output, and beside it the weights of each block with their sums."""
+  outputs, kept = [], []
+  for head, part in _parts(query, block):
+    weights, total, _ = _weights(query[head, part], key[head])
+    output = _dot(weights.astype(value.dtype), value[head]) / total
+    outputs.append(output.astype(query.dtype))
+    kept.append((weights, total))
+  output = jnp.concatenate(outputs).reshape(query.shape)
+  return output, (query, key, value, output, kept)
+
+
+def _attend_all_backward(
+  block: int, residuals: Any, gradient: Float[Array, 'bk n h']
+) -> tuple[
+  Float[Array, 'bk n h'], Float[Array, 'bk m h'], Float[Array, 'bk m h']
+]:
+  """Gradients of queries, keys and values from the weights that were kept."""
+  query, key, value, output, kept = residuals
+  inner = _inner(output, gradient)
+  zeros = jnp.zeros(key.mT.shape[1:], jnp.float32)
+  sums = [(zeros, zeros)] * len(query)
+  d_query = []
+  for (head, part), (weights, total) in zip(
+    _parts(query, block), kept, strict=True
+  ):
+    # The weights' division by their sum, moved to what is smaller.
+    divided = (gradient[head, part] / total).astype(query.dtype)
+    sums[head], d_part = _gradients(
+      sums[head],
+      query[head, part],
+      divided,
+      inner[head, part] / total,
+      key[head],
+      value[head],
+      weights,
+    )
+    d_query.append(d_part)
+  d_key, d_value = (
+    jnp.stack(each).mT.astype(query.dtype) for each in zip(*sums, strict=True)
   )
-  output = output[:, :tokens].reshape(rows, heads, tokens, width)
-  return output.swapaxes(1, 2)
+  return jnp.concatenate(d_query).reshape(query.shape), d_key, d_value
+
+
+_attend_all.defvjp(_attend_all_forward, _attend_all_backward)
+
+
+def _parts(
+  query: Float[Array, 'bk n h'], block: int
+) -> list[tuple[int, slice]]:
+  """Each head's number with each of its blocks."""
+  return [
+    (head, slice(start, start + block))
+    for head in range(query.shape[0])
+    for start in range(0, query.shape[1], block)
+  ]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -60,7 +184,7 @@ def _attend(
   value: Float[Array, 'm h'],
   block: int,
 ) -> Float[Array, 'n h']:
-  """One head, `block` queries at a time; the queries are scaled already."""
+  """One head in a loop over whole blocks; the queries are scaled already."""
   return _attend_forward(query, key, value, block)[0]
 
 
@@ -75,10 +199,7 @@ def _attend_forward(
   def step(
     part: Float[Array, 'j h'],
   ) -> tuple[Float[Array, 'j h'], Float[Array, 'j 1']]:
-    scores = _dot(part, key.T)
-    top = jnp.max(scores, axis=-1, keepdims=True)
-    weights = jnp.exp(scores - top)
-    total = jnp.sum(weights, axis=-1, keepdims=True)
+    weights, total, top = _weights(part, key)
     output = _dot(weights.astype(value.dtype), value) / total
     return output.astype(part.dtype), top + jnp.log(total)
 
@@ -91,25 +212,14 @@ def _attend_forward(
 def _attend_backward(
   block: int, residuals: Any, gradient: Float[Array, 'n h']
 ) -> tuple[Float[Array, 'n h'], Float[Array, 'm h'], Float[Array, 'm h']]:
-  """Gradients of queries, keys and values; the weights are computed again.
-
-  Those of keys and values are summed up transposed, so that no product has to
-  transpose a block of scores.
-  """
+  """Gradients of queries, keys and values; the weights are computed again."""
   query, key, value, output, log_sum = residuals
-  dtype = query.dtype
-  inner = jnp.sum(output * gradient, axis=-1, keepdims=True, dtype=jnp.float32)
+  inner = _inner(output, gradient)
 
-  def step(
-    sums: tuple[Float[Array, 'h m'], Float[Array, 'h m']], parts: Any
-  ) -> tuple[Any, Float[Array, 'j h']]:
-    d_key, d_value = sums
+  def step(sums: _Two, parts: Any) -> tuple[_Two, Float[Array, 'j h']]:
     query, gradient, log_sum, inner = parts
     weights = jnp.exp(_dot(query, key.T) - log_sum)
-    d_value += _dot(gradient.T, weights.astype(dtype))
-    d_scores = (weights * (_dot(gradient, value.T) - inner)).astype(dtype)
-    d_key += _dot(query.T, d_scores)
-    return (d_key, d_value), _dot(d_scores, key).astype(dtype)
+    return _gradients(sums, query, gradient, inner, key, value, weights)
 
   zeros = jnp.zeros(key.T.shape, jnp.float32)
   parts = (query, gradient, log_sum, inner)
@@ -118,8 +228,8 @@ def _attend_backward(
   )
   return (
     d_query.reshape(query.shape),
-    d_key.T.astype(dtype),
-    d_value.T.astype(dtype),
+    d_key.T.astype(query.dtype),
+    d_value.T.astype(query.dtype),
   )
 
 

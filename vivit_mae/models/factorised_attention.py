@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Heads = Float[Array, 'b n k h']
-Attend = Callable[[Heads, Heads, Heads], Heads]
+Keys = Float[Array, 'b m k h']
+Attend = Callable[[Heads, Keys, Keys], Heads]
 
 
 def _space(attend: Attend, frames: int, *qkv: Heads) -> Heads:
@@ -54,7 +55,7 @@ AXES: dict[str, Callable[..., Heads]] = {
 
 
 def along(
-  axis: str, attend: Attend, frames: int, query: Heads, key: Heads, value: Heads
+  axis: str, attend: Attend, frames: int, query: Heads, key: Keys, value: Keys
 ) -> Heads:
   """Lets tokens attend along an axis.
 
@@ -63,7 +64,8 @@ def along(
     attend: the attention of whole sequences, a value of
       `attention.ATTENTIONS`.
     frames: frames of a clip, counted in tokens.
-    query: queries of each head.
+    query: queries of each head; along the joint axis there may be fewer of
+      them than of keys.
     key: keys of each head.
     value: values of each head.
 

@@ -12,7 +12,7 @@ from vivit_mae.models import video_mae, video_model, vivit
 
 
 def transformer_flops(
-  tokens: int, width: int, mlp_dim: int, depth: int
+  tokens: int, width: int, mlp_dim: int, depth: int, last: int | None = None
 ) -> float:
   """Forward operations of `depth` pre-norm blocks on one sequence.
 
@@ -21,13 +21,21 @@ def transformer_flops(
     width: embedding dimension.
     mlp_dim: hidden dimension of the MLP.
     depth: number of blocks.
+    last: how many tokens are asked for behind the last block; None for all.
 
   Returns:
     The number of floating-point operations.
   """
-  projections = 2 * tokens * (4 * width**2 + 2 * width * mlp_dim)
-  attention = 2 * (2 * tokens**2 * width)
-  return float(depth * (projections + attention))
+
+  def block(asked: int) -> float:
+    inputs = 2 * tokens * 3 * width**2
+    attention = 2 * (2 * asked * tokens * width)
+    outputs = 2 * asked * (width**2 + 2 * width * mlp_dim)
+    return float(inputs + attention + outputs)
+
+  if last is None:
+    last = tokens
+  return (depth - 1) * block(tokens) + block(last)
 
 
 def encoder_flops(model: video_model.VideoModel, num_tokens: int) -> float:
@@ -109,6 +117,7 @@ def video_mae_flops(
     model.decoder_width,
     model.decoder_mlp_dim,
     model.decoder_depth,
+    last=num_decoded,
   )
   head = (
     2

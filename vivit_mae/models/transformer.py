@@ -5,6 +5,7 @@ stream are float32; the matrix products run in the module's `dtype`, and so do
 the activations between two of them.
 """
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -105,18 +106,22 @@ class Attention(nn.Module):
   initialisation: str = 'videomae'
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
+  def __call__(
+    self, x: Float[Array, 'b n d'], last: int | None = None
+  ) -> Float[Array, 'b m d']:
     """Lets the tokens of each row attend to each other.
 
     Args:
       x: tokens.
+      last: how many tokens at the end are asked for; None for all.
 
     Returns:
-      The attended tokens, in `dtype`.
+      What these have attended to, in `dtype`.
 
     Raises:
-      ValueError: an unknown choice, a width that the heads do not divide, or
-        see `factorised_attention.along`.
+      ValueError: an unknown choice, a width that the heads do not divide, only
+        some tokens along an axis that is not 'joint', or see
+        `factorised_attention.along`.
     """
     check_choice('qkv_bias', self.qkv_bias, QKV_BIASES)
     check_choice('attention', self.implementation, attention_lib.ATTENTIONS)
@@ -128,6 +133,8 @@ class Attention(nn.Module):
       raise ValueError(
         f'width {width} is not a multiple of heads {self.heads}.'
       )
+    if last is not None and self.axis != 'joint':
+      raise ValueError(f'last {last} needs a joint axis, not {self.axis!r}.')
     qkv = linear(
       3 * width, self.dtype, use_bias=False, kernel_init=init.qkv, name='qkv'
     )(x)
@@ -136,10 +143,12 @@ class Attention(nn.Module):
     query, key, value = jnp.unstack(
       qkv.reshape(rows, tokens, 3, self.heads, width // self.heads), axis=2
     )
+    if last is not None:
+      query = query[:, -last:]
     attend = attention_lib.ATTENTIONS[self.implementation]
     attended = factorised_attention.along(
       self.axis, attend, self.frames, query, key, value
-    ).reshape(rows, tokens, width)
+    ).reshape(rows, -1, width)
     return linear(width, self.dtype, kernel_init=init.linear, name='proj')(
       attended
     )
@@ -244,7 +253,8 @@ class Block(nn.Module):
     layer: Int[Array, ''],
     rate: Float[Array, ''],
     row_keys: Key[Array, 'b'] | None = None,
-  ) -> Float[Array, 'b n d']:
+    last: int | None = None,
+  ) -> Float[Array, 'b m d']:
     """Runs the block.
 
     Args:
@@ -253,17 +263,22 @@ class Block(nn.Module):
       rate: drop path rate.
       row_keys: one key for each row for drop path and dropout; None drops
         nothing.
+      last: how many tokens at the end are asked for; None for all. The others
+        are attended to, and go no further.
 
     Returns:
       The tokens, in the dtype of `x`.
+
+    Raises:
+      ValueError: only some tokens, and another axis than the joint one.
     """
 
     def keys_of(branch: int) -> Key[Array, 'b'] | None:
       return None if row_keys is None else fold_in(row_keys, 2 * layer + branch)
 
     def residual(
-      branch: Float[Array, 'b n d'], suffix: str, keys: Key[Array, 'b'] | None
-    ) -> Float[Array, 'b n d']:
+      branch: Float[Array, 'b m d'], suffix: str, keys: Key[Array, 'b'] | None
+    ) -> Float[Array, 'b m d']:
       if self.dropout and keys is not None:
         branch = dropout(branch, self.dropout, fold_in(keys, 0))
       if self.layer_scale:
@@ -280,9 +295,9 @@ class Block(nn.Module):
         name='attention' if alone else f'attention_{axis}',
       )  # fmt: skip
       norm = layer_norm('norm1' if alone else f'norm_{axis}')
-      x = residual(
-        attention(norm(x)), '1' if alone else f'_{axis}', keys_of(i * _SECOND)
-      )
+      attended = attention(norm(x), last)
+      x = x if last is None else x[:, -last:]
+      x = residual(attended, '1' if alone else f'_{axis}', keys_of(i * _SECOND))
     mlp = Mlp(
       self.mlp_dim, self.dtype, self.gelu, self.dropout, self.initialisation,
       name='mlp',
@@ -328,19 +343,23 @@ class Stack(nn.Module):
     *,
     deterministic: bool,
     row_keys: Key[Array, 'b'] | None = None,
-  ) -> Float[Array, 'b n d']:
+    last: int | None = None,
+  ) -> Float[Array, 'b m d']:
     """Runs all blocks.
 
     Args:
       x: tokens.
       deterministic: switches drop path and dropout off.
       row_keys: one key for each row; needed where something is drawn.
+      last: how many tokens at the end are asked for; None for all. The last
+        block saves the work on the others, unless blocks are scanned.
 
     Returns:
       The tokens, in the dtype of `x`.
 
     Raises:
-      ValueError: drop path or dropout is on and there are no keys.
+      ValueError: drop path or dropout is on and there are no keys, or see
+        `Block`.
     """
     check_choice('remat', self.remat, REMATS)
     if deterministic or not (self.drop_path or self.dropout):
@@ -361,14 +380,13 @@ class Stack(nn.Module):
     layers = self.first_layer + np.arange(self.depth, dtype=np.int32)
     rates = np.linspace(0.0, self.drop_path, self.depth, dtype=np.float32)
     if self.scan and not self.is_initializing():
-      return self._scan(x, names, layers, rates, row_keys)
+      x = self._scan(x, names, layers, rates, row_keys)
+      return x if last is None else x[:, -last:]
 
-    def run(block: Any, *args: Any) -> Any:
-      return block(*args)
-
-    if self.remat != 'none':
-      run = nn.remat(run, policy=REMATS[self.remat])
     for name, layer, rate in zip(names, layers, rates, strict=True):
+      run = functools.partial(_run, last if name == names[-1] else None)
+      if self.remat != 'none':
+        run = nn.remat(run, policy=REMATS[self.remat])
       block = self.block(name=name, dropout=self.dropout)
       x = run(block, x, jnp.asarray(layer), jnp.asarray(rate), row_keys)
     return x
@@ -397,3 +415,7 @@ class Stack(nn.Module):
       body = jax.checkpoint(body, policy=REMATS[self.remat], prevent_cse=False)
     x, _ = lax.scan(body, x, (stacked, layers, rates))
     return x
+
+
+def _run(last: int | None, block: Any, *args: Any) -> Any:
+  return block(*args, last=last)

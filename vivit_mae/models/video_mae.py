@@ -72,8 +72,10 @@ class Decoder(nn.Module):
     row_keys: Key[Array, 'b'] | None,
   ) -> Float[Array, 'b m p']:
     """Runs the decoder and predicts for the last `num_predicted` tokens."""
-    x = self.blocks(x, deterministic=deterministic, row_keys=row_keys)
-    prediction = self.head(self.norm(x[:, -num_predicted:]))
+    x = self.blocks(
+      x, deterministic=deterministic, row_keys=row_keys, last=num_predicted
+    )
+    prediction = self.head(self.norm(x))
     return prediction.astype(jnp.float32)
 
 

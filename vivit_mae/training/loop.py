@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -152,6 +153,7 @@ def _run(
       accum_steps=config.accum_steps,
       ema_decay=ema_decay,
       trained=optimizer_lib.trained(config.optimizer, task.frozen),
+      norms=config.log.norms,
     ),
     donate_argnums=0,
     out_shardings=(
@@ -159,6 +161,7 @@ def _run(
       sharding.replicated(mesh),
     ),
   )
+  norm_of = jax.jit(optax.tree.norm)
   save_every = _interval(
     config.checkpoint, steps_per_epoch, math.ceil(total_steps / 10)
   )
@@ -217,6 +220,8 @@ def _run(
         save = step > first and (step % save_every == 0 or last or stopping)
         if report is not None and (due or save):
           # What has failed is neither evaluated nor saved.
+          if not report['norms']:
+            report['norms'] = {'l2_params': norm_of(state.params)}
           _report(monitor, step, report)
           report = None
         values = {}

@@ -129,6 +129,7 @@ def make_update(
   accum_steps: int,
   ema_decay: int | float = 0.0,
   trained: Callable[[Tree], Tree] | None = None,
+  norms: bool = True,
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Tree]]:
   """The function of one update, to be jitted.
 
@@ -146,11 +147,11 @@ def make_update(
       (1 - d) params` after each update as in timm's ModelEma; 0 for none.
     trained: Which parameters are trained, a tree of booleans; None for all.
       The others get no gradient, and none is computed for them.
+    norms: Whether to report the norms of gradients, parameters and updates.
 
   Returns:
     A function of state and batch giving the new state and a dict with the loss,
-    the metrics (a clu collection), the learning rate and the norms of
-    gradients, parameters and updates.
+    the metrics (a clu collection), the learning rate and the norms.
   """
 
   def gradients(
@@ -223,12 +224,14 @@ def make_update(
       'loss': loss,
       'metrics': metrics,
       'learning_rate': schedule(state.step),
-      'norms': {
+      'norms': {},
+    }
+    if norms:
+      report['norms'] = {
         'l2_grads': optax.tree.norm(grads),
         'l2_params': optax.tree.norm(params),
         'l2_updates': optax.tree.norm(updates),
-      },
-    }
+      }
     state = TrainState(
       step=state.step + 1,
       params=params,
