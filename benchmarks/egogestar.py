@@ -9,8 +9,9 @@ The split is that of labels.csv, by recording session. Small copies of the
 videos are made first. Arms: from scratch; from the encoder that was pretrained
 on the built-in videos; from that encoder after more pretraining on the
 training and unlabelled videos here; this one frozen, with an attentive probe,
-and with kNN. Test videos serve no training. Beside them chance, and logistic
-regression on what the eye sees of appearance and of motion.
+with kNN, and with logistic regression on its tokens. Test videos serve no
+training. Beside them chance, and logistic regression on what the eye sees of
+appearance and of motion.
 
 All trained arms are tuned alike, by the same attempts, on a third of the
 training sessions with a seed that is not used again. Rerun, the same command
@@ -24,11 +25,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import egogestar_regressions as regressions
 import experiments
 import numpy as np
-from sklearn import decomposition, linear_model, pipeline, preprocessing
 
-from vivit_mae.data import decode, encode
+from vivit_mae.data import encode
 from vivit_mae.tools import evaluate
 
 _SIZE = (36, 48)  # of the copies
@@ -36,14 +37,16 @@ _FRAMES = 36  # of a copy at most: three for each of the model's
 _SCRATCH = 'scratch'
 _ARMS = ('built-in', 'pretrained', 'probe')  # to compare with it
 _SHUFFLED = 'pretrained, test frames shuffled'
-# What is set on top of the config: each arm is tuned over all of them.
+# What is set on top of the config: each arm is tuned over all of them. An
+# attentive probe pools by itself, and has no part in those about pooling.
+_FAST = {'optimizer.learning_rate': 3e-3}
+_MAX = {'model.pooling': 'max'}
 _ATTEMPTS = {
   'rate 1e-3': {},
-  'rate 3e-3': {'optimizer.learning_rate': 3e-3},
-  'rate 3e-3, mixup': {
-    'optimizer.learning_rate': 3e-3,
-    'classify.mix.mixup': 0.8,
-  },
+  'rate 3e-3': _FAST,
+  'rate 3e-3, mixup': {**_FAST, 'classify.mix.mixup': 0.8},
+  'rate 3e-3, max': {**_FAST, **_MAX},
+  'rate 3e-3, max, drop path': {**_FAST, **_MAX, 'model.drop_path': 0.2},
 }
 _TUNING_SEED = 100
 
@@ -83,10 +86,13 @@ def main() -> None:
   tuning: dict[tuple[str, str], experiments.Run] = {
     (arm, attempt): _classify(out, arm, attempt, _TUNING_SEED, encoders)
     for arm, attempt in itertools.product(arms, _ATTEMPTS)
+    if not (arm == 'probe' and 'model.pooling' in _ATTEMPTS[attempt])
   }
   outcome = experiments.run_all(tuning.values(), out, args.jobs)
   tuned = {k: outcome[run.name]['accuracy/top1'] for k, run in tuning.items()}
-  best = {arm: max(_ATTEMPTS, key=lambda a: tuned[arm, a]) for arm in arms}
+  best = {
+    arm: max(_ATTEMPTS, key=lambda a: tuned.get((arm, a), 0.0)) for arm in arms
+  }
 
   seeds = range(args.seeds)
   testing: dict[tuple[str, int], experiments.Run] = {
@@ -101,8 +107,10 @@ def main() -> None:
     top1[_SHUFFLED, seed] = _without_order(workdir, listed, out)
   print(experiments.table(
     ['attempt', *arms],
-    [[attempt, *(f'{100 * tuned[arm, attempt]:.1f}' for arm in arms)]
-     for attempt in _ATTEMPTS],
+    [[attempt, *(
+        f'{100 * tuned[arm, attempt]:.1f}' if (arm, attempt) in tuned else ''
+        for arm in arms
+      )] for attempt in _ATTEMPTS],
   ))  # fmt: skip
   rows: list[list[str]] = []
   scratch = [top1[_SCRATCH, seed] for seed in seeds]
@@ -117,7 +125,9 @@ def main() -> None:
   ]  # fmt: skip
   rows += [
     [name, '', f'{100 * value:.1f}', '']
-    for name, value in _baselines(listed, args.videos, out).items()
+    for name, value in _regressions(
+      listed, args.videos, out, encoders['pretrained'] if knn else None
+    ).items()
   ]
   print(experiments.table(['', 'attempt', 'top-1', 'gain, paired'], rows))
 
@@ -148,20 +158,9 @@ def _copies(videos: Path, out: Path) -> list[_Video]:
     copy = out / row['path']
     if not copy.exists():
       copy.parent.mkdir(parents=True, exist_ok=True)
-      frames = _read(videos / row['path'], _FRAMES, _SIZE)
+      frames = regressions.read(videos / row['path'], _FRAMES, _SIZE)
       encode.write_video(copy, frames, 15, crf=12)
   return rows
-
-
-def _read(path: Path, count: int, size: tuple[int, int]) -> np.ndarray:
-  """So many frames at equal distances, or all if there are fewer."""
-
-  def plan(info: decode.VideoInfo) -> list[decode.Clip]:
-    parts = np.arange(min(count, info.num_frames))
-    frames = ((parts + 0.5) * info.num_frames / len(parts)).astype(int)
-    return [decode.Clip(frames, size)]
-
-  return decode.read_clips(path, plan)[0]
 
 
 def _without_order(workdir: Path, rows: Sequence[_Video], out: Path) -> float:
@@ -171,7 +170,7 @@ def _without_order(workdir: Path, rows: Sequence[_Video], out: Path) -> float:
     copy = out / 'shuffled' / row['path']
     if not copy.exists():
       copy.parent.mkdir(parents=True, exist_ok=True)
-      frames = _read(out / row['path'], _FRAMES, _SIZE)
+      frames = regressions.read(out / row['path'], _FRAMES, _SIZE)
       frames = np.random.default_rng(i).permutation(frames)
       encode.write_video(copy, frames, 15, crf=12)
     lines.append([str(copy), row['label'], 'validation'])
@@ -212,53 +211,18 @@ def _write_list(path: Path, lines: Sequence[Sequence[str]]) -> None:
     csv.writer(file).writerows([('path', 'label', 'split'), *lines])
 
 
-def _baselines(
-  rows: Sequence[_Video], videos: Path, out: Path
+def _regressions(
+  rows: Sequence[_Video], videos: Path, out: Path, encoder: Path | None
 ) -> dict[str, float]:
-  """What needs no network: logistic regression behind a PCA."""
-  saved = out / 'baselines.json'
+  """What logistic regression makes of the videos and of the encoder."""
+  saved = out / 'regressions.json'
   if not saved.exists():
-    features = {'train': [], 'test': []}
-    labels = {'train': [], 'test': []}
-    for row in rows:
-      if row['split'] not in features:
-        continue
-      large, small = (
-        _read(videos / row['path'], 16, (side, side)).astype(np.float32)
-        for side in (64, 24)
-      )
-      features[row['split']].append(
-        (_appearance(large), _motion(large), _motion(small))
-      )
-      labels[row['split']].append(row['label'])
-    numbers = {'chance': 1 / len(set(labels['test']))}
-    for i, name in enumerate(
-      ('appearance', 'motion energy, 64x64', 'motion energy, 24x24')
-    ):
-      train, test = (
-        np.stack([kinds[i] for kinds in features[split]])
-        for split in ('train', 'test')
-      )
-      model = pipeline.make_pipeline(
-        preprocessing.StandardScaler(),
-        decomposition.PCA(40),
-        linear_model.LogisticRegression(max_iter=2000),
-      ).fit(train, labels['train'])
-      numbers[name] = float(model.score(test, labels['test']))
+    numbers = regressions.by_eye(rows, videos)
+    if encoder is not None:
+      config = Path(__file__).parent / 'egogestar_config.py'
+      numbers |= regressions.by_tokens(rows, videos, config, encoder)
     saved.write_text(json.dumps(numbers))
   return json.loads(saved.read_text())
-
-
-def _appearance(frames: np.ndarray) -> np.ndarray:
-  """The mean frame, in colour."""
-  return frames.mean(axis=0).ravel()
-
-
-def _motion(frames: np.ndarray) -> np.ndarray:
-  """Differences of neighbouring frames, in 5 parts of time and 8x8 of space."""
-  energy = np.abs(np.diff(frames.mean(axis=-1), axis=0))
-  side = frames.shape[1] // 8
-  return energy.reshape(5, 3, 8, side, 8, side).mean(axis=(1, 3, 5)).ravel()
 
 
 if __name__ == '__main__':

@@ -94,17 +94,16 @@ def run_all(
 def _execute(command: Sequence[str], log: Path, core: int) -> float:
   """Runs a command on one core, and returns how many minutes it took."""
   begin = time.monotonic()
-
-  def pin() -> None:
-    if hasattr(os, 'sched_setaffinity'):
-      mine = sorted(os.sched_getaffinity(0))
-      os.sched_setaffinity(0, {mine[core % len(mine)]})
-
   with log.open('a') as file:
     print('$', shlex.join(command), file=file, flush=True)
-    code = subprocess.run(
-      command, stdout=file, stderr=subprocess.STDOUT, preexec_fn=pin
-    ).returncode
+    with subprocess.Popen(
+      command, stdout=file, stderr=subprocess.STDOUT
+    ) as process:
+      if hasattr(os, 'sched_setaffinity'):
+        # It is still starting: its threads, when they come, stay there too.
+        mine = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(process.pid, {mine[core % len(mine)]})
+      code = process.wait()
   if code:
     raise SystemExit(f'A run ended with {code}; its log: {log}')
   return (time.monotonic() - begin) / 60

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vivit_mae import config_checks, tasks
+from vivit_mae.data import encode
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / 'benchmarks'
 STAGES = [
@@ -40,6 +41,36 @@ def test_the_classifier_has_the_pretrained_encoder(module):
   models = [config_of(module, s).model for s in ('pretrain', 'classify')]
   for field in ('variant', 'num_frames', 'image_size', 'width', 'depth'):
     assert models[0][field] == models[1][field]
+
+
+def test_both_experiments_have_one_encoder():
+  models = [
+    config_of(module, 'pretrain').model
+    for module in ('motions_config', 'egogestar_config')
+  ]
+  for field in ('variant', 'image_size', 'width', 'depth', 'heads', 'mlp_dim'):
+    assert models[0][field] == models[1][field]
+
+
+def test_regression_tells_place_and_time_from_nothing(tmp_path):
+  regressions = importlib.import_module('egogestar_regressions')
+  rng = np.random.default_rng(0)
+  rows = []
+  for i in range(60):
+    # Something flickers on the left or the right, early or late.
+    right, late = i % 2, i // 2 % 2
+    frames = np.full((16, 24, 24, 3), 128, np.uint8)
+    columns = slice(12 + 2, 22) if right else slice(2, 10)
+    for t in range(8 * late, 8 * late + 8):
+      frames[t, 4:20, columns] = rng.integers(0, 256)
+    encode.write_video(tmp_path / f'{i}.mp4', list(frames), 10, crf=12)
+    split = 'train' if i < 40 else 'test'
+    rows.append({'path': f'{i}.mp4', 'label': f'{right}{late}', 'split': split})
+  numbers = regressions.by_eye(rows, tmp_path)
+  assert numbers['chance'] == 0.25
+  assert numbers['motion energy 24x24, time and place'] > 0.9
+  assert numbers['motion energy 24x24, time'] < 0.8
+  assert numbers['motion energy 24x24, no time, no place'] < 0.6
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, capsys):
