@@ -29,7 +29,14 @@ _PRETRAINING = 6000
 _TUNING = 300  # of 'validation'; the others test
 _LABELS = (5, 10, 50)
 _ARMS = ('scratch', 'pretrained')
-_RATES = (3e-4, 1e-3, 3e-3)
+# How the tokens are pooled, and the learning rate: each arm is tuned over all.
+_ATTEMPTS = (
+  ('mean', 3e-4),
+  ('mean', 1e-3),
+  ('mean', 3e-3),
+  ('max', 1e-3),
+  ('max', 3e-3),
+)
 _STEPS = 800
 _LONG = 4 * _STEPS  # of one more run from scratch, at the most labels
 _TUNING_SEED = 100
@@ -54,13 +61,13 @@ def main() -> None:
   )
   print(experiments.run_all([pretraining], out, args.jobs))
 
-  keys = itertools.product(sorted(set(_TUNED_AT.values())), _ARMS, _RATES)
+  keys = itertools.product(sorted(set(_TUNED_AT.values())), _ARMS, _ATTEMPTS)
   runs = {key: _classify(out, *key, _TUNING_SEED) for key in keys}
   outcome = experiments.run_all(runs.values(), out, args.jobs)
   tuned = {key: outcome[run.name]['accuracy/top1'] for key, run in runs.items()}
   best = {
     (labels, arm): max(
-      _RATES, key=lambda rate: tuned[_TUNED_AT[labels], arm, rate]
+      _ATTEMPTS, key=lambda attempt: tuned[_TUNED_AT[labels], arm, attempt]
     )
     for labels, arm in itertools.product(_LABELS, _ARMS)
   }
@@ -83,9 +90,16 @@ def main() -> None:
 
 
 def _classify(
-  out: Path, labels: int, arm: str, rate: float, seed: int, steps: int = _STEPS
+  out: Path,
+  labels: int,
+  arm: str,
+  attempt: tuple[str, float],
+  seed: int,
+  steps: int = _STEPS,
 ) -> experiments.Run:
+  pooling, rate = attempt
   settings = {
+    'model.pooling': pooling,
     'data.path': out / f'labels_{labels}_{seed}.csv',
     'seed': seed,
     'optimizer.learning_rate': rate,
@@ -96,7 +110,7 @@ def _classify(
     settings['init_from.path'] = out / 'pretraining'
   _write_labels(out, labels, seed)
   return experiments.Run(
-    f'{arm}_{labels}_{rate:g}_{steps}_seed{seed}',
+    f'{arm}_{labels}_{pooling}_{rate:g}_{steps}_seed{seed}',
     'motions_config.py:classify',
     settings,
   )
@@ -157,12 +171,13 @@ def _attempts_table(tuned: dict) -> str:
   """All attempts of the tuning."""
   keys = list(dict.fromkeys((labels, arm) for labels, arm, _ in tuned))
   return experiments.table(
-    ['rate', *(f'{arm}, {labels} a class' for labels, arm in keys)],
+    ['pooling, rate', *(f'{arm}, {labels} a class' for labels, arm in keys)],
     [
-      [f'{rate:g}', *(
-        f'{100 * tuned[labels, arm, rate]:.1f}' for labels, arm in keys
+      [f'{pooling}, {rate:g}', *(
+        f'{100 * tuned[labels, arm, (pooling, rate)]:.1f}'
+        for labels, arm in keys
       )]
-      for rate in _RATES
+      for pooling, rate in _ATTEMPTS
     ],
   )  # fmt: skip
 
