@@ -40,6 +40,7 @@ _TEST = [
   'pytest>=8',
   'pytest-xdist>=3',
   'ruff',
+  'scikit-learn>=1.5',
 ]
 
 setuptools.setup(

@@ -321,8 +321,9 @@ class Stack(nn.Module):
       a line.
     dropout: rate of the dropout before the first block and within each.
     first_layer: number of the first block, where two stacks share row keys.
-    scan: compiles one block instead of all. Compilation takes a fraction of
-      the time; intermediates of the blocks cannot be captured.
+    scan: compiles one block instead of all (two where of the last one less is
+      asked for). Compilation takes a fraction of the time; intermediates of the
+      blocks cannot be captured.
     remat: what is computed again in the backward pass instead of being kept:
       'none', 'full' (all but the input of each block) or 'dots' (all but the
       results of linear layers).
@@ -352,7 +353,7 @@ class Stack(nn.Module):
       deterministic: switches drop path and dropout off.
       row_keys: one key for each row; needed where something is drawn.
       last: how many tokens at the end are asked for; None for all. The last
-        block saves the work on the others, unless blocks are scanned.
+        block saves the work on the others.
 
     Returns:
       The tokens, in the dtype of `x`.
@@ -379,11 +380,15 @@ class Stack(nn.Module):
     names = [f'block_{i:02d}' for i in range(self.depth)]
     layers = self.first_layer + np.arange(self.depth, dtype=np.int32)
     rates = np.linspace(0.0, self.drop_path, self.depth, dtype=np.float32)
+    scanned = 0
     if self.scan and not self.is_initializing():
-      x = self._scan(x, names, layers, rates, row_keys)
-      return x if last is None else x[:, -last:]
-
-    for name, layer, rate in zip(names, layers, rates, strict=True):
+      # A last block of which less is asked for is not like the others.
+      scanned = self.depth if last is None else self.depth - 1
+    if scanned:
+      first = slice(scanned)
+      x = self._scan(x, names[first], layers[first], rates[first], row_keys)
+    for i in range(scanned, self.depth):
+      name, layer, rate = names[i], layers[i], rates[i]
       run = functools.partial(_run, last if name == names[-1] else None)
       if self.remat != 'none':
         run = nn.remat(run, policy=REMATS[self.remat])
