@@ -145,7 +145,7 @@ def _top1(rows: Sequence[Row], features: np.ndarray) -> float:
   labels = np.array([row['label'] for row in known])
   model = pipeline.make_pipeline(
     preprocessing.StandardScaler(),
-    decomposition.PCA(min(40, features.shape[1])),
+    decomposition.PCA(min(40, features.shape[1]), svd_solver='full'),
     linear_model.LogisticRegression(max_iter=10_000),
   ).fit(features[train], labels[train])
   return float(model.score(features[test], labels[test]))
