@@ -21,7 +21,6 @@ goes on where it stopped, and prints the tables again.
 import argparse
 import csv
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -123,11 +122,14 @@ def main() -> None:
     [name, '', f'{100 * value:.1f}', ''] for name, value in knn.items()
     if name.startswith('knn/') and name.endswith('top1')
   ]  # fmt: skip
+  regressed = regressions.by_eye(listed, args.videos)
+  if knn:
+    config = Path(__file__).parent / 'egogestar_config.py'
+    regressed |= regressions.by_tokens(
+      listed, args.videos, config, encoders['pretrained']
+    )
   rows += [
-    [name, '', f'{100 * value:.1f}', '']
-    for name, value in _regressions(
-      listed, args.videos, out, encoders['pretrained'] if knn else None
-    ).items()
+    [name, '', f'{100 * value:.1f}', ''] for name, value in regressed.items()
   ]
   print(experiments.table(['', 'attempt', 'top-1', 'gain, paired'], rows))
 
@@ -209,20 +211,6 @@ def _write_lists(rows: Sequence[_Video], out: Path) -> None:
 def _write_list(path: Path, lines: Sequence[Sequence[str]]) -> None:
   with path.open('w', newline='') as file:
     csv.writer(file).writerows([('path', 'label', 'split'), *lines])
-
-
-def _regressions(
-  rows: Sequence[_Video], videos: Path, out: Path, encoder: Path | None
-) -> dict[str, float]:
-  """What logistic regression makes of the videos and of the encoder."""
-  saved = out / 'regressions.json'
-  if not saved.exists():
-    numbers = regressions.by_eye(rows, videos)
-    if encoder is not None:
-      config = Path(__file__).parent / 'egogestar_config.py'
-      numbers |= regressions.by_tokens(rows, videos, config, encoder)
-    saved.write_text(json.dumps(numbers))
-  return json.loads(saved.read_text())
 
 
 if __name__ == '__main__':

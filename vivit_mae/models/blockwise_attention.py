@@ -23,9 +23,10 @@ from jaxtyping import Array, Float
 # Queries that meet the keys at once: few enough for their scores to stay in the
 # processor's cache, many enough for an efficient matrix product.
 _BLOCK = 800
-# Blocks of all heads, up to which they are written out: so many are compiled
-# one by one, and kept.
+# Up to so many blocks of all heads are compiled one by one, and up to so many
+# weights, of 4 bytes each, are kept.
 _WRITTEN_OUT = 32
+_KEPT = 2**25
 
 
 def blockwise_attention(
@@ -51,7 +52,8 @@ def blockwise_attention(
     return x.swapaxes(1, 2).reshape(rows * heads, -1, width)
 
   scaled, key, value = split(query * width**-0.5), split(key), split(value)
-  if rows * heads * num_blocks <= _WRITTEN_OUT:
+  few = rows * heads * num_blocks <= _WRITTEN_OUT
+  if few and rows * heads * tokens * key.shape[1] <= _KEPT:
     output = _attend_all(scaled, key, value, block)
   else:
     padding = num_blocks * block - tokens
@@ -65,14 +67,23 @@ def blockwise_attention(
 _Two = tuple[Float[Array, 'h m'], Float[Array, 'h m']]
 
 
-def _weights(
-  query: Float[Array, 'j h'], key: Float[Array, 'm h']
-) -> tuple[Float[Array, 'j m'], Float[Array, 'j 1'], Float[Array, 'j 1']]:
-  """Softmax weights before their division, their sums, the highest scores."""
+def _output(
+  query: Float[Array, 'j h'],
+  key: Float[Array, 'm h'],
+  value: Float[Array, 'm h'],
+) -> tuple[
+  Float[Array, 'j h'],
+  Float[Array, 'j m'],
+  Float[Array, 'j 1'],
+  Float[Array, 'j 1'],
+]:
+  """A block's output; its weights undivided, their sums, the highest scores."""
   scores = _dot(query, key.T)
   top = jnp.max(scores, axis=-1, keepdims=True)
   weights = jnp.exp(scores - top)
-  return weights, jnp.sum(weights, axis=-1, keepdims=True), top
+  total = jnp.sum(weights, axis=-1, keepdims=True)
+  output = _dot(weights.astype(value.dtype), value) / total
+  return output.astype(query.dtype), weights, total, top
 
 
 def _gradients(
@@ -123,9 +134,10 @@ def _attend_all_forward(
   """The output, and beside it the weights of each block with their sums."""
   outputs, kept = [], []
   for head, part in _parts(query, block):
-    weights, total, _ = _weights(query[head, part], key[head])
-    output = _dot(weights.astype(value.dtype), value[head]) / total
-    outputs.append(output.astype(query.dtype))
+    output, weights, total, _ = _output(
+      query[head, part], key[head], value[head]
+    )
+    outputs.append(output)
     kept.append((weights, total))
   output = jnp.concatenate(outputs).reshape(query.shape)
   return output, (query, key, value, output, kept)
@@ -199,9 +211,8 @@ def _attend_forward(
   def step(
     part: Float[Array, 'j h'],
   ) -> tuple[Float[Array, 'j h'], Float[Array, 'j 1']]:
-    weights, total, top = _weights(part, key)
-    output = _dot(weights.astype(value.dtype), value) / total
-    return output.astype(part.dtype), top + jnp.log(total)
+    output, _, total, top = _output(part, key, value)
+    return output, top + jnp.log(total)
 
   output, log_sum = lax.map(step, _blocks(query, block))
   output = output.reshape(query.shape)
