@@ -60,8 +60,17 @@ def defaults(task: str = 'mae') -> ConfigDict:
       ),
     )
   else:
-    config.mask = dict(kind='tube', ratio=0.9, rounding='masked_down')
-    config.target = dict(kind='pixels', normalise='channel', frames='all')
+    config.mask = dict(
+      kind='tube',
+      ratio=0.9,
+      rounding='masked_down',
+      # VideoMAE V2's second mask, whose visible tokens are decoded.
+      decoder_kind=_optional(str),
+      decoder_ratio=0.5,
+    )
+    config.target = dict(
+      kind='pixels', normalise='channel', frames='all', epsilon=1e-6
+    )
   config.preprocess = dict(
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
   )
@@ -159,6 +168,13 @@ def _model(task: str) -> dict[str, Any]:
     mlp_dim=_optional(int),
     # 'none' | 'encoder' | 'self_attention' | 'dot_product': ViViT's 1 to 4
     factorisation='none',
+    # A None here takes what the recipe says, see `models.variants`.
+    positions=_optional(str),
+    class_token=_optional(str),
+    qkv_bias=_optional(str),
+    cosine_attention=False,
+    gelu=_optional(str),
+    initialisation=_optional(str),
     temporal_depth=4,
     spatial_only=False,
     attention_order='time_space',  # 'time_space' | 'space_time'
@@ -173,18 +189,12 @@ def _model(task: str) -> dict[str, Any]:
     attention='auto',
   )
   if task == 'classify':
-    # A None here takes what the recipe says, see `models.variants.PRESETS`.
     return model | dict(
       num_classes=_optional(int),  # None: those of the data
-      recipe='videomae',  # 'videomae' | 'vivit'
-      positions=_optional(str),
-      class_token=_optional(str),
-      qkv_bias=_optional(str),
-      gelu=_optional(str),
-      initialisation=_optional(str),
+      recipe='videomae',  # 'videomae' | 'mae_st' | 'vivit'
       embedding='tubelet',  # 'tubelet' | 'uniform_frames'
       pooling=_optional(str),  # 'token' | 'mean' | 'max' | 'sum' | 'first'
-      norm=_optional(str),  # 'before_pooling' | 'after_pooling'
+      norm=_optional(str),  # 'before_pooling' | 'after_pooling' | 'deferred'
       head='linear',  # 'linear' | 'attentive'
       representation_size=_optional(int),
       head_dropout=0.0,
@@ -194,12 +204,15 @@ def _model(task: str) -> dict[str, Any]:
       probe_batch_norm=False,
     )
   return model | dict(
-    decoder='videomae',  # the decoder preset
+    # 'videomae' | 'videomae_v2' | 'mae_st' | 'pyslowfast' | 'image_mae'
+    recipe='videomae',
     decoder_width=_optional(int),
     decoder_depth=_optional(int),
     decoder_heads=_optional(int),
     decoder_mlp_dim=_optional(int),
-    positions='sincos_1d',  # 'sincos_1d' | 'learned_1d' | 'none'
+    decoder_positions=_optional(str),
+    decoder_class_token=_optional(str),  # 'encoder' | 'own'
+    bridge_bias=_optional(bool),
   )
 
 

@@ -137,6 +137,23 @@ def with_decoder(encoder: TokenMask, decoder: TokenMask) -> TokenMask:
   return TokenMask(encoder.visible, encoder.masked, decoder.visible)
 
 
+def decoded_and_masked(mask: TokenMask, num_tokens: int) -> Float[Array, 'b d']:
+  """Which predictions of dual masking count.
+
+  Args:
+    mask: a mask with `decoded`.
+    num_tokens: tokens of a clip.
+
+  Returns:
+    For each decoded token 1 where the encoder did not see it, or else 0:
+    VideoMAE V2 leaves the error of the others out (engine_for_pretraining.py).
+  """
+  rows = jnp.arange(len(mask.masked))[:, None]
+  hidden = jnp.zeros((len(mask.masked), num_tokens))
+  hidden = hidden.at[rows, mask.masked].set(1.0)
+  return jnp.take_along_axis(hidden, mask.decoded, axis=1)
+
+
 def _permute(rng: Key[Array, ''], size: int) -> Int[Array, ' n']:
   """A random order: one sort of random bits (equal bits keep their order)."""
   bits: UInt32[Array, ' n'] = jax.random.bits(rng, (size,))

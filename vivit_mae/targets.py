@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vivit_mae.models import tubelets
-from vivit_mae.models.transformer import check_choice
+from vivit_mae.models.layers import check_choice
 
 NORMALISATIONS = ('channel', 'patch', 'none')
 FRAMES = ('all', 'one', 'linspace')

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vivit_mae.models import residual, transformer
+from vivit_mae.models import layers, residual, transformer
 
 
 def _keys(count, seed=0):
@@ -57,7 +57,7 @@ def _randomised(variables):
   ],
 )
 def test_attention_by_hand(qkv_bias, names):
-  module = transformer.Attention(heads=2, qkv_bias=qkv_bias)
+  module = layers.Attention(heads=2, qkv_bias=qkv_bias)
   x = _tokens((2, 5, 8))
   params: Any = _randomised(module.init(jax.random.key(0), x))['params']
   assert set(params) == {'qkv', 'proj'} | names
@@ -104,7 +104,7 @@ def test_initial_distributions(variables):
 def test_layer_norm_keeps_small_variances():
   # A mean far above the deviation breaks E[x^2] - E[x]^2.
   x = 1000 + jax.random.normal(jax.random.key(0), (4, 64))
-  norm = transformer.layer_norm()
+  norm = layers.layer_norm()
   got: Any = norm.apply(norm.init(jax.random.key(0), x), x)
   x64 = np.asarray(x, np.float64)
   expected = (x64 - x64.mean(-1, keepdims=True)) / np.sqrt(
@@ -305,13 +305,13 @@ def test_bfloat16_keeps_a_float32_stream(variables):
 def test_errors_say_what_would_do():
   x = _tokens()
   with pytest.raises(ValueError, match='width 16 is not a multiple of heads 3'):
-    transformer.Attention(heads=3).init(jax.random.key(0), x)
+    layers.Attention(heads=3).init(jax.random.key(0), x)
   with pytest.raises(ValueError, match=r"'kv' is unknown.*'qv'"):
-    transformer.Attention(2, qkv_bias='kv').init(jax.random.key(0), x)
+    layers.Attention(2, qkv_bias='kv').init(jax.random.key(0), x)
   with pytest.raises(ValueError, match=r"'gpu' is unknown.*'xla'"):
-    transformer.Attention(2, implementation='gpu').init(jax.random.key(0), x)
+    layers.Attention(2, implementation='gpu').init(jax.random.key(0), x)
   with pytest.raises(ValueError, match=r"last 2 needs a joint axis.*'time'"):
-    transformer.Attention(2, axis='time', frames=5).init(
+    layers.Attention(2, axis='time', frames=5).init(
       jax.random.key(0), x, last=2
     )
   with pytest.raises(ValueError, match=r"'half' is unknown.*'dots'"):

@@ -21,7 +21,7 @@ def _count(model):
 
 
 @pytest.mark.parametrize(
-  ('variant', 'decoder', 'count'),
+  ('variant', 'recipe', 'count'),
   [
     # reference: videomae.md 2.1 and 2.2
     ('S/16x2', 'videomae', 24_029_376),
@@ -35,17 +35,33 @@ def _count(model):
     ('g/14x2', 'videomae_v2', 1_026_306_560),
   ],
 )
-def test_published_parameter_counts(variant, decoder, count):
-  assert _count(variants.build(variant, decoder=decoder)) == count
+def test_published_parameter_counts(variant, recipe, count):
+  assert _count(variants.build(variant, recipe=recipe)) == count
 
 
-@pytest.mark.parametrize('decoder', variants.DECODERS)
+@pytest.mark.parametrize(
+  ('variant', 'target_dim', 'count'),
+  [
+    # reference: videomae.md 2.3
+    ('B/16x2', 768, 99_898_880),
+    ('L/16x2', 768, 317_731_584),
+    ('H/14x2', 588, 645_232_460),
+  ],
+)
+def test_published_parameter_counts_of_mae_st(variant, target_dim, count):
+  model = variants.build(variant, recipe='mae_st', target_dim=target_dim)
+  assert _count(model) == count
+
+
+@pytest.mark.parametrize('recipe', variants.PRETRAINING)
 @pytest.mark.parametrize('size', variants.SIZES)
-def test_every_size_has_every_decoder(size, decoder):
+def test_every_size_has_every_recipe(size, recipe):
   patch = 14 if size == 'g' else 16
-  model = variants.build(f'{size}/{patch}x2', decoder=decoder)
-  assert model.grid == (8, 224 // patch, 224 // patch)
-  assert model.decoder_width <= model.width
+  frames = 2 if recipe == 'image_mae' else 16
+  model = variants.build(f'{size}/{patch}x2', recipe=recipe, num_frames=frames)
+  assert model.grid == (frames // 2, 224 // patch, 224 // patch)
+  if recipe.startswith('videomae'):
+    assert model.decoder_width <= model.width
 
 
 @pytest.mark.parametrize(
@@ -80,7 +96,7 @@ def test_unknown_names_list_the_choices():
   with pytest.raises(ValueError, match=r"'X' is unknown.*'Ti', 'S', 'B'"):
     variants.build('X/16x2')
   with pytest.raises(ValueError, match=r"'v3' is unknown.*'videomae_v2'"):
-    variants.build('B/16x2', decoder='v3')
+    variants.build('B/16x2', recipe='v3')
   with pytest.raises(ValueError, match=r"'dept'; did you mean 'depth'"):
     variants.build('B/16x2', dept=3)
 
@@ -99,6 +115,12 @@ def test_unknown_names_list_the_choices():
     ({'drop_path': 1.0}, r'drop_path 1.0 .* \[0, 1\)'),
     ({'depth': 0}, 'depth 0'),
     ({'channels': 0}, 'channels 0'),
+    ({'recipe': 'image_mae'}, "'sincos_2d' tell one frame's .* not 8 frames'"),
+    ({'decoder_positions': 'sincos'}, "'sincos' is unknown.*'separable'"),
+    (
+      {'positions': 'separable', 'factorisation': 'encoder'},
+      "'separable' .* factorisation 'encoder' has not",
+    ),
   ],
 )
 def test_impossible_combinations_are_refused(overrides, message):
@@ -140,6 +162,16 @@ def test_published_parameter_counts_of_fine_tuning(size, count):
   )
 
 
+@pytest.mark.parametrize(
+  ('size', 'count'),
+  # reference: videomae.md 2.3
+  [('B', 86_702_224), ('L', 304_506_256), ('H', 632_424_080)],
+)
+def test_published_parameter_counts_of_fine_tuning_mae_st(size, count):
+  model = variants.build_classifier(f'{size}/16x2', 400, recipe='mae_st')
+  assert _count_classifier(model) == count
+
+
 def _count_classifier(model):
   def init():
     video = jnp.zeros((1, model.num_frames, *model.image_size, model.channels))
@@ -160,7 +192,7 @@ def test_recipes_of_classifiers():
   assert (model.num_frames, model.pooling) == (32, 'max')
   assert model.class_token == 'before_positions'
   with pytest.raises(
-    ValueError, match=r"'vit' is unknown.*'videomae', 'vivit'"
+    ValueError, match=r"'vit' is unknown.*'videomae', 'mae_st', 'vivit'"
   ):
     variants.build_classifier('B/16x2', 7, recipe='vit')
   with pytest.raises(ValueError, match=r"ViViT has no field 'heds'.*'heads'"):

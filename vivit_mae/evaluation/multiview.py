@@ -24,7 +24,7 @@ from vivit_mae.evaluation import (
   scoring,
   subsets,
 )
-from vivit_mae.models import transformer
+from vivit_mae.models import layers
 from vivit_mae.tasks import classify, metrics
 
 
@@ -71,10 +71,10 @@ class Evaluator:
 
   def __post_init__(self):
     scoring.class_names(self.task, self.source)
-    transformer.check_choice('average', self.average, scoring.AVERAGES)
+    layers.check_choice('average', self.average, scoring.AVERAGES)
     predictions.check_format(self.predictions)
     if self.sampling:
-      transformer.check_choice('sampling', self.sampling, sampling.SAMPLINGS)
+      layers.check_choice('sampling', self.sampling, sampling.SAMPLINGS)
     for field in ('segments', 'crops', 'batch_size'):
       if getattr(self, field) < 1:
         raise ValueError(

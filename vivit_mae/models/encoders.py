@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from vivit_mae.masking import Grid
 from vivit_mae.models import heads as heads_lib
-from vivit_mae.models import positions, transformer, tubelets
+from vivit_mae.models import initialisers, layers, position_table, tubelets
 
 # The axes of a block's attentions, see `transformer.Block`, by the way in
 # which space and time are factorised: not at all (model 1), by an encoder for
@@ -67,6 +67,8 @@ class Stage(nn.Module):
       resized to `grid`; None for `grid`.
     class_token: a name in `CLASS_TOKENS`.
     final_norm: puts a norm behind the blocks.
+    deferred_norm: builds this norm and leaves it to others to apply it.
+    initialisation: a name in `initialisers.INITS`.
   """
 
   grid: Grid
@@ -76,26 +78,27 @@ class Stage(nn.Module):
   position_grid: Grid | None = None
   class_token: str = 'none'
   final_norm: bool = True
+  deferred_norm: bool = False
+  initialisation: str = 'videomae'
 
   def setup(self) -> None:
     """Builds the submodules; the blocks live in the stage's own scope."""
     self.blocks = self.stack()
     nn.share_scope(self, self.blocks)
+    init = initialisers.INITS[self.initialisation]
     if self.final_norm:
-      self.norm = transformer.layer_norm()
+      self.norm = layers.layer_norm(bias_init=init.norm_bias)
     if self.class_token != 'none':
-      self.cls_token = self.param(
-        'cls_token', nn.initializers.zeros, (self.width,)
-      )
-    if self.positions == 'learned_1d':
-      table = positions.fixed(self.grid, self.width, None, self._class_rows)
-      self.position_embedding = self.param(
-        'position_embedding', nn.initializers.normal(0.02), table.shape
-      )
-
-  @property
-  def _class_rows(self) -> int:
-    return int(self.class_token == 'before_positions')
+      self.cls_token = self.param('cls_token', init.class_token, (self.width,))
+    self.table = position_table.PositionTable(
+      kind=self.positions,
+      grid=self.grid,
+      width=self.width,
+      made_for=self.position_grid,
+      class_row=self.class_token == 'before_positions',
+      initialisation=self.initialisation,
+    )
+    nn.share_scope(self, self.table)
 
   def encode(
     self,
@@ -116,26 +119,15 @@ class Stage(nn.Module):
     Returns:
       The tokens, and the class token or None.
     """
-    x = x.astype(jnp.float32)
-    class_rows = self._class_rows
-    table = None
-    if self.positions == 'learned_1d':
-      table = self.position_embedding
-    elif self.positions == 'sincos_1d':
-      table = jnp.asarray(
-        positions.fixed(self.grid, self.width, self.position_grid, class_rows)
-      )
-    if table is not None:
-      rows = table[None, class_rows:]
-      x += rows if places is None else tubelets.gather_tokens(rows, places)
+    x = x.astype(jnp.float32) + self.table.rows(places)
     if self.class_token != 'none':
       cls = self.cls_token
-      if table is not None and class_rows:
-        cls += table[0]
+      position = self.table.class_position()
+      cls = cls if position is None else cls + position
       cls = jnp.broadcast_to(cls, (len(x), 1, self.width))
       x = jnp.concatenate([cls, x], axis=1)
     x = self.blocks(x, deterministic=deterministic, row_keys=row_keys)
-    if self.final_norm:
+    if self.final_norm and not self.deferred_norm:
       x = self.norm(x)
     return (x, None) if self.class_token == 'none' else (x[:, 1:], x[:, 0])
 
@@ -147,13 +139,11 @@ class Encoder(Stage):
     tubelet: frames, height and width of a tubelet.
     channels: channels of the video.
     dtype: of the matrix products.
-    initialisation: a name in `initialisers.INITS`.
   """
 
   tubelet: tubelets.Tubelet = (2, 16, 16)
   channels: int = 3
   dtype: str = 'float32'
-  initialisation: str = 'videomae'
 
   def setup(self) -> None:
     """Builds the submodules."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from vivit_mae.models import attention as attention_lib
-from vivit_mae.models import products, residual, transformer
+from vivit_mae.models import layers, products, residual
 
 Tokens = Float[Array, 'b n d']
 ClassToken = Float[Array, 'b d'] | None
@@ -130,32 +130,30 @@ class AttentivePool(nn.Module):
       )
     if self.queries < 1:
       raise ValueError(f'queries {self.queries} must be 1 or more.')
-    transformer.check_choice(
-      'attention', self.attention, attention_lib.ATTENTIONS
-    )
+    layers.check_choice('attention', self.attention, attention_lib.ATTENTIONS)
     learned = self.param(
       'query',
       nn.initializers.truncated_normal(0.02),
       (self.queries, width),
     )
     head = (self.heads, width // self.heads)
-    tokens = transformer.layer_norm('norm1')(tokens)
-    query = transformer.linear(width, self.dtype, name='q')(learned)
+    tokens = layers.layer_norm('norm1')(tokens)
+    query = layers.linear(width, self.dtype, name='q')(learned)
     query = jnp.broadcast_to(
       query.reshape(1, self.queries, *head), (rows, self.queries, *head)
     )
     key, value = jnp.unstack(
-      transformer.linear(2 * width, self.dtype, name='kv')(tokens).reshape(
+      layers.linear(2 * width, self.dtype, name='kv')(tokens).reshape(
         rows, count, 2, *head
       ),
       axis=2,
     )
     attend = attention_lib.ATTENTIONS[self.attention]
     attended = attend(query, key, value).reshape(rows, self.queries, width)
-    projected = transformer.linear(width, self.dtype, name='proj')(attended)
+    projected = layers.linear(width, self.dtype, name='proj')(attended)
     x = learned + projected.astype(learned.dtype)
-    mlp = transformer.Mlp(self.mlp_dim, dtype=self.dtype, name='mlp')
-    x += mlp(transformer.layer_norm('norm2')(x)).astype(x.dtype)
+    mlp = layers.Mlp(self.mlp_dim, dtype=self.dtype, name='mlp')
+    x += mlp(layers.layer_norm('norm2')(x)).astype(x.dtype)
     return x.mean(axis=1)
 
 
@@ -208,9 +206,9 @@ class LinearHead(nn.Module):
       raise ValueError(f'head dropout {self.dropout} must lie in [0, 1).')
     x = x.astype(jnp.float32)
     if self.representation_size:
-      x = transformer.linear(
-        self.representation_size, 'float32', name='pre_logits'
-      )(x)
+      x = layers.linear(self.representation_size, 'float32', name='pre_logits')(
+        x
+      )
       x = jnp.tanh(x)
     if self.dropout and not deterministic:
       if row_keys is None:
@@ -259,13 +257,13 @@ class Head(nn.Module):
 
   def setup(self) -> None:
     """Builds the submodules; the classifiers live in the head's own scope."""
-    transformer.check_choice('pooling', self.pooling, POOLINGS)
+    layers.check_choice('pooling', self.pooling, POOLINGS)
     self.classifiers: Any = self.linear()
     nn.share_scope(self, self.classifiers)
     if self.pool is not None:
       self.attentive = self.pool(name='pool')
     if self.norm:
-      self.fc_norm = transformer.layer_norm('norm')
+      self.fc_norm = layers.layer_norm('norm')
     if self.batch_norm:
       # PyTorch's momentum .1 is .9 in Flax.
       self.standardise = nn.BatchNorm(
@@ -279,13 +277,17 @@ class Head(nn.Module):
       )
 
   def pooled(
-    self, tokens: Float[Array, 'b n d'], cls: Float[Array, 'b d'] | None
+    self,
+    tokens: Float[Array, 'b n d'],
+    cls: Float[Array, 'b d'] | None,
+    norm: nn.Module | None = None,
   ) -> Float[Array, 'b d']:
     """One vector for each clip: the tokens pooled, and normed if so asked.
 
     Args:
       tokens: the encoder's tokens, without the class token.
       cls: the class token, where the encoder has one.
+      norm: a norm of the encoder that stands behind the pooling.
 
     Returns:
       The vectors, float32.
@@ -299,12 +301,14 @@ class Head(nn.Module):
       x = self.attentive(tokens)
     else:
       x = POOLINGS[self.pooling](tokens, cls)
-    return self.fc_norm(x) if self.norm else x
+    norm = self.fc_norm if self.norm else norm
+    return x if norm is None else norm(x)
 
   def __call__(
     self,
     tokens: Float[Array, 'b n d'],
     cls: Float[Array, 'b d'] | None,
+    norm: nn.Module | None = None,
     *,
     deterministic: bool,
     row_keys: Key[Array, 'b'] | None = None,
@@ -314,6 +318,7 @@ class Head(nn.Module):
     Args:
       tokens: the encoder's tokens, without the class token.
       cls: the class token, where the encoder has one.
+      norm: see `pooled`.
       deterministic: switches dropout off, and lets the batch norm use its
         running statistics instead of the batch's.
       row_keys: one key for each row; needed where dropout is on.
@@ -324,7 +329,7 @@ class Head(nn.Module):
     Raises:
       ValueError: see `pooled` and `LinearHead`.
     """
-    features = self.pooled(tokens, cls)
+    features = self.pooled(tokens, cls, norm)
     x = features
     if self.batch_norm:
       x = self.standardise(x, use_running_average=deterministic)

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from vivit_mae.masking import Grid
+from vivit_mae.models import layers
 from vivit_mae.models import positions as positions_lib
-from vivit_mae.models import transformer
 
 Arrays = Mapping[str, Any]
 
@@ -70,7 +70,7 @@ def inflate_kernel(
   Raises:
     ValueError: an unknown rule.
   """
-  transformer.check_choice('kernel', rule, KERNELS)
+  layers.check_choice('kernel', rule, KERNELS)
   weights = KERNELS[rule](frames)
   return weights[:, None, None, None, None] * kernel
 
@@ -121,8 +121,8 @@ def inflate(
   Raises:
     ValueError: an unknown choice, or a model that the image's does not fit.
   """
-  transformer.check_choice('positions', positions, POSITIONS)
-  transformer.check_choice('temporal', temporal, TEMPORALS)
+  layers.check_choice('positions', positions, POSITIONS)
+  layers.check_choice('temporal', temporal, TEMPORALS)
   _check_names(image)
   spatial = any(name.startswith('encoder/spatial/') for name in fresh)
   stage = 'encoder/spatial/' if spatial else 'encoder/'

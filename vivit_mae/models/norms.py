@@ -20,14 +20,19 @@ class LayerNorm(nn.Module):
   """Layer norm over the last axis: float32, eps 1e-6.
 
   Parameters are named and start as those of `flax.linen.LayerNorm`.
+
+  Attributes:
+    bias_init: how the bias starts.
   """
+
+  bias_init: Any = nn.initializers.zeros
 
   @nn.compact
   def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
     """Normalises each token; the result is float32."""
     width = x.shape[-1]
     scale = self.param('scale', nn.initializers.ones, (width,))
-    bias = self.param('bias', nn.initializers.zeros, (width,))
+    bias = self.param('bias', self.bias_init, (width,))
     return _normalise(x.astype(jnp.float32)) * scale + bias
 
 

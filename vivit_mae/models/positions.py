@@ -8,9 +8,13 @@ from jaxtyping import Float, Shaped
 
 from vivit_mae.masking import Grid
 
-# Fixed sines and cosines over the flattened index (VideoMAE), learned rows
-# (ViViT), or no positions.
-POSITIONS = ('sincos_1d', 'learned_1d', 'none')
+# Fixed sines and cosines over the flattened index (VideoMAE) or over both axes
+# of an image (MAE); learned rows for all tokens (ViViT), or for places and for
+# frames apart, which are added (MAE-ST); or no positions.
+POSITIONS = ('sincos_1d', 'sincos_2d', 'learned_1d', 'separable', 'none')
+
+# The parameters whose rows are those of a grid, see `position_table`.
+TABLES = ('position_embedding', 'position_space', 'position_time')
 
 
 @functools.lru_cache(maxsize=8)
@@ -38,31 +42,86 @@ def sincos_1d(length: int, width: int) -> Float[np.ndarray, 'n d']:
 
 
 @functools.lru_cache(maxsize=8)
+def sincos_2d(height: int, width: int, dim: int) -> Float[np.ndarray, 'n d']:
+  """The fixed table of images (MAE, He et al., CVPR 2022, appendix A.1).
+
+  The first half of the columns tells the place along the width, the second
+  that along the height: each all sines, then all cosines, of
+  `p / 10000^(4 * k / dim)`, k below `dim / 4` (facebookresearch/mae,
+  util/pos_embed.py).
+
+  Args:
+    height: tokens along the height.
+    width: tokens along the width.
+    dim: embedding dimension, a multiple of 4.
+
+  Returns:
+    The table, float32, in raster order.
+
+  Raises:
+    ValueError: the dimension is no multiple of 4.
+  """
+  if dim % 4:
+    raise ValueError(f"positions 'sincos_2d' need 4 | width, not {dim}.")
+  frequencies = 10000.0 ** (-4.0 * np.arange(dim // 4) / dim)
+
+  def along(places: Float[np.ndarray, ' n']) -> Float[np.ndarray, 'n h']:
+    angles = places[:, None] * frequencies
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+  rows, columns = np.divmod(np.arange(height * width, dtype=float), width)
+  table = np.concatenate([along(columns), along(rows)], axis=1)
+  return table.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
 def fixed(
-  grid: Grid, width: int, made_for: Grid | None = None, class_rows: int = 0
+  grid: Grid,
+  width: int,
+  made_for: Grid | None = None,
+  class_rows: int = 0,
+  kind: str = 'sincos_1d',
 ) -> Float[np.ndarray, 'n d']:
   """The fixed table for a grid, or that of another grid resized to it.
 
-  The index runs over the flattened grid, so another height or width gives
-  every place another row: a model that has learned with one grid sees its
-  own, stretched, where it is resized.
+  That of VideoMAE runs over the flattened grid, so another height or width
+  gives every place another row: a model that has learned with one grid sees
+  its own, stretched, where it is resized.
 
   Args:
     grid: tokens along time, height and width.
     width: embedding dimension.
     made_for: the grid that the table is computed for; None for `grid`.
-    class_rows: rows before the grid's, for class tokens.
+    class_rows: rows before the grid's, for class tokens; zeros in 'sincos_2d'.
+    kind: 'sincos_1d', or 'sincos_2d' for grids of one frame.
 
   Returns:
     The table, float32, not to be written to.
+
+  Raises:
+    ValueError: 'sincos_2d' and a grid of several frames.
   """
   source = made_for or grid
-  table = sincos_1d(class_rows + math.prod(source), width)
+  if kind == 'sincos_1d':
+    table = sincos_1d(class_rows + math.prod(source), width)
+  else:
+    check_fixed_2d(source)
+    table = np.pad(sincos_2d(*source[1:], width), ((class_rows, 0), (0, 0)))
+    table.flags.writeable = False
   if tuple(source) == tuple(grid):
     return table
   table = resize(table, source, grid)
   table.flags.writeable = False
   return table
+
+
+def check_fixed_2d(grid: Grid) -> None:
+  """Refuses a grid of several frames for 'sincos_2d', which tells no time."""
+  if grid[0] != 1:
+    raise ValueError(
+      f"positions 'sincos_2d' tell one frame's tokens apart, not {grid[0]} "
+      "frames' of them: take 'sincos_1d', or one tubelet along time."
+    )
 
 
 def resize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from vivit_mae.models import heads, transformer, tubelets, video_mae, vivit
+from vivit_mae.models import heads, layers, tubelets, video_mae, vivit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,10 @@ SIZES = {
   'g': Size(1408, 40, 16, 6144),
 }
 
-# The published decoders, of VideoMAE (depths of its scripts) and VideoMAE V2.
-# Ti in both and g in the first were never published: they continue the rule of
-# the first, half the encoder's width.
+# The published decoders, of VideoMAE (depths of its scripts), VideoMAE V2,
+# MAE-ST (depth of its recipes), the PySlowFast models that its released
+# weights are, and MAE. Sizes that were never published continue the rule of
+# their neighbours: half the encoder's width, or the one decoder of all.
 DECODERS = {
   'videomae': {
     'Ti': Size(96, 4, 3, 384),
@@ -50,10 +51,50 @@ DECODERS = {
     'H': Size(512, 4, 8, 2048),
     'g': Size(512, 4, 8, 2234),
   },
+  'mae_st': dict.fromkeys(SIZES, Size(512, 4, 16, 2048)),
+  'pyslowfast': dict.fromkeys(SIZES, Size(512, 4, 8, 2048)),
+  'image_mae': dict.fromkeys(SIZES, Size(512, 8, 16, 2048)),
 }
 
-# The classifiers of VideoMAE (modeling_finetune.py and its scripts) and of
-# ViViT (Scenic, projects/vivit).
+_MAE_ST: dict[str, Any] = {
+  'positions': 'separable',
+  'class_token': 'before_positions',
+  'qkv_bias': 'qkv',
+  'initialisation': 'mae_st',
+}
+
+# The masked autoencoders beside their decoders: VideoMAE (modeling_pretrain.py
+# of both versions), MAE-ST (models_mae.py), the model of PySlowFast that its
+# released weights were trained with (masked.py), and MAE for images
+# (models_mae.py), which takes clips of one tubelet along time.
+PRETRAINING: dict[str, dict[str, Any]] = {
+  'videomae': {},
+  'videomae_v2': {},
+  'mae_st': {
+    **_MAE_ST,
+    'decoder_positions': 'separable',
+    'decoder_class_token': 'own',
+    'bridge_bias': True,
+  },
+  'pyslowfast': {
+    **_MAE_ST,
+    'decoder_positions': 'learned_1d',
+    'decoder_class_token': 'encoder',
+    'bridge_bias': True,
+    'initialisation': 'pyslowfast',
+  },
+  'image_mae': {
+    **_MAE_ST,
+    'positions': 'sincos_2d',
+    'class_token': 'after_positions',
+    'decoder_positions': 'sincos_2d',
+    'decoder_class_token': 'encoder',
+    'bridge_bias': True,
+  },
+}
+
+# The classifiers of VideoMAE (modeling_finetune.py and its scripts), of MAE-ST
+# (models_vit.py and main_finetune.py) and of ViViT (Scenic, projects/vivit).
 PRESETS: dict[str, dict[str, Any]] = {
   'videomae': {
     'positions': 'sincos_1d',
@@ -63,6 +104,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     'qkv_bias': 'qv',
     'gelu': 'erf',
     'initialisation': 'videomae_finetune',
+    'head_init_scale': 0.001,
+  },
+  'mae_st': {
+    **_MAE_ST,
+    'pooling': 'mean',
+    'norm': 'deferred',
+    'gelu': 'erf',
     'head_init_scale': 0.001,
   },
   'vivit': {
@@ -99,21 +147,19 @@ def parse(variant: str) -> tuple[str, tubelets.Tubelet]:
       f'variant {variant!r} does not read <size>/<patch>x<frames>, such as '
       f"'B/16x2'; the sizes are {tuple(SIZES)}."
     )
-  transformer.check_choice(
-    f'size of the variant {variant!r},', match['size'], SIZES
-  )
+  layers.check_choice(f'size of the variant {variant!r},', match['size'], SIZES)
   patch = int(match['patch'])
   return match['size'], (int(match['frames']), patch, patch)
 
 
 def build(
-  variant: str, *, decoder: str = 'videomae', **overrides: Any
+  variant: str, *, recipe: str = 'videomae', **overrides: Any
 ) -> video_mae.VideoMAE:
   """Builds a masked autoencoder of a named size.
 
   Args:
     variant: size, patch size and tubelet length, see `parse`.
-    decoder: whose decoder, one of `DECODERS`.
+    recipe: whose masked autoencoder, one of `PRETRAINING`.
     **overrides: fields of `VideoMAE` that differ from the variant's, or from
       16 RGB frames of 224 x 224 pixels. None leaves a field as it is.
 
@@ -124,13 +170,17 @@ def build(
     ValueError: an unknown name, or fields that do not fit together.
   """
   size_name, tubelet = parse(variant)
-  transformer.check_choice('decoder', decoder, DECODERS)
-  decoder_size = DECODERS[decoder][size_name]
+  layers.check_choice('recipe', recipe, PRETRAINING)
+  decoder_size = DECODERS[recipe][size_name]
   decoder_fields = {
     f'decoder_{name}': value
     for name, value in dataclasses.asdict(decoder_size).items()
   }
-  fields = {**_encoder_fields(size_name, tubelet), **decoder_fields}
+  fields = {
+    **_encoder_fields(size_name, tubelet),
+    **PRETRAINING[recipe],
+    **decoder_fields,
+  }
   model = video_mae.VideoMAE(**_override(video_mae.VideoMAE, fields, overrides))
   model.check()
   return model
@@ -160,7 +210,7 @@ def build_classifier(
     ValueError: an unknown name, or fields that do not fit together.
   """
   size_name, tubelet = parse(variant)
-  transformer.check_choice('recipe', recipe, PRESETS)
+  layers.check_choice('recipe', recipe, PRESETS)
   preset = dict(PRESETS[recipe])
   if overrides.get('factorisation') in ('self_attention', 'dot_product'):
     preset['class_token'] = 'none'

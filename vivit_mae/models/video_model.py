@@ -15,6 +15,7 @@ from vivit_mae.models import (
   activations,
   encoders,
   initialisers,
+  layers,
   positions,
   transformer,
   tubelets,
@@ -27,12 +28,12 @@ _CHOICES = {
   'attention': attention_lib.ATTENTIONS,
   'attention_order': ATTENTION_ORDERS,
   'class_token': encoders.CLASS_TOKENS,
-  'dtype': transformer.DTYPES,
+  'dtype': layers.DTYPES,
   'factorisation': encoders.FACTORISATIONS,
   'gelu': activations.GELUS,
   'initialisation': initialisers.INITS,
   'positions': positions.POSITIONS,
-  'qkv_bias': transformer.QKV_BIASES,
+  'qkv_bias': layers.QKV_BIASES,
   'remat': transformer.REMATS,
 }
 _LAYER = re.compile(r'encoder/((?:spatial|temporal)/)?(?:block_(\d+)/)?(.*)')
@@ -59,15 +60,18 @@ class VideoModel(nn.Module, kw_only=True):
     spatial_only: replaces the temporal encoder by the mean over frames.
     attention_order: which attention of 'self_attention' comes first,
       'time_space' or 'space_time'.
-    positions: 'sincos_1d' (fixed), 'learned_1d' or 'none'.
+    positions: a name in `positions.POSITIONS`: 'sincos_1d' or 'sincos_2d'
+      (fixed, the latter for one frame), 'learned_1d', 'separable' (learned
+      for places and for frames, and added) or 'none'.
     position_grid: tokens along time, height and width that the fixed tables
       are made for, and loaded ones come from, before they are resized to this
       model's grid; None for the same.
     class_token: 'none', 'before_positions' (it has a position of its own:
       ViViT) or 'after_positions' (it has none).
-    qkv_bias: see `transformer.Attention`.
+    qkv_bias: see `layers.Attention`.
+    cosine_attention: likewise `cosine`; in the decoder too.
     layer_scale: initial value of LayerScale, 0 for none.
-    gelu: 'erf' or 'tanh', see `transformer.Mlp`.
+    gelu: 'erf' or 'tanh', see `layers.Mlp`.
     dropout: rate of the dropout behind positions, attentions, GELUs and MLPs.
     drop_path: drop path rate of the last block of each stack.
     drop_path_rescale: see `residual.drop_path`.
@@ -95,6 +99,7 @@ class VideoModel(nn.Module, kw_only=True):
   position_grid: Grid | None = None
   class_token: str = 'none'
   qkv_bias: str = 'qv'
+  cosine_attention: bool = False
   layer_scale: float = 0.0
   gelu: str = 'erf'
   dropout: float = 0.0
@@ -162,7 +167,8 @@ class VideoModel(nn.Module, kw_only=True):
   ) -> Shaped[np.ndarray, '...'] | None:
     """Fits a saved parameter of another shape to this model.
 
-    Learned position tables are resized from `position_grid`.
+    Learned position tables are resized from `position_grid`: as one where
+    they are one, separable ones each along its own axes.
 
     Args:
       name: names on the way to the parameter, joined by '/'.
@@ -173,12 +179,12 @@ class VideoModel(nn.Module, kw_only=True):
       The parameter in the wanted shape, or None where it does not fit.
     """
     *_, stage, last = f'//{name}'.split('/')
-    if last != 'position_embedding' or self.position_grid is None:
+    if last not in positions.TABLES or self.position_grid is None:
       return None
     old, new = self.position_grid, self.grid
-    if stage == 'spatial':
+    if stage == 'spatial' or last == 'position_space':
       old, new = (1, *old[1:]), (1, *new[1:])
-    elif stage == 'temporal':
+    elif stage == 'temporal' or last == 'position_time':
       old, new = (old[0], 1, 1), (new[0], 1, 1)
     extra = len(saved) - math.prod(old)
     if extra < 0 or (extra + math.prod(new), *saved.shape[1:]) != wanted:
@@ -191,6 +197,7 @@ class VideoModel(nn.Module, kw_only=True):
     pooling: str,
     tubelet: tubelets.Tubelet | None = None,
     final_norm: bool = True,
+    deferred_norm: bool = False,
   ) -> encoders.Encoder | encoders.FactorisedEncoder:
     """Builds the encoder.
 
@@ -199,17 +206,16 @@ class VideoModel(nn.Module, kw_only=True):
         encoder, a name in `heads.POOLINGS`.
       tubelet: what the encoder sees of a tubelet, if not all of it.
       final_norm: puts a norm behind the last block.
+      deferred_norm: see `encoders.Stage`; not where there are two stages.
     """
     pixels = {
       'tubelet': tubelet or self.tubelet,
       'channels': self.channels,
       'dtype': self.dtype,
-      'initialisation': self.initialisation,
     }
     if self.factorisation != 'encoder':
-      return encoders.Encoder(
-        **self._stage(lambda grid: grid, self.depth, 0, final_norm), **pixels
-      )
+      fields = self._stage(lambda grid: grid, self.depth, 0, final_norm)
+      return encoders.Encoder(**fields, **pixels, deferred_norm=deferred_norm)
     temporal = None
     if not self.spatial_only:
       fields = self._stage(
@@ -231,6 +237,7 @@ class VideoModel(nn.Module, kw_only=True):
       grid=self.grid,
       width=self.width,
       pooling=pooling,
+      initialisation=self.initialisation,
       **pixels,
     )
 
@@ -249,18 +256,18 @@ class VideoModel(nn.Module, kw_only=True):
     Returns:
       A `transformer.Stack` to be called for one.
     """
+    common = {
+      'qkv_bias': self.qkv_bias,
+      'layer_scale': self.layer_scale,
+      'dtype': self.dtype,
+      'attention': self.attention,
+      'gelu': self.gelu,
+      'drop_path_rescale': self.drop_path_rescale,
+      'initialisation': self.initialisation,
+      'cosine': self.cosine_attention,
+    }
     block = functools.partial(
-      transformer.Block,
-      heads=heads,
-      mlp_dim=mlp_dim,
-      qkv_bias=self.qkv_bias,
-      layer_scale=self.layer_scale,
-      dtype=self.dtype,
-      attention=self.attention,
-      gelu=self.gelu,
-      drop_path_rescale=self.drop_path_rescale,
-      initialisation=self.initialisation,
-      **fields,
+      transformer.Block, heads=heads, mlp_dim=mlp_dim, **{**common, **fields}
     )
     return functools.partial(
       transformer.Stack,
@@ -295,6 +302,7 @@ class VideoModel(nn.Module, kw_only=True):
       'position_grid': self.position_grid and part(self.position_grid),
       'class_token': self.class_token,
       'final_norm': final_norm,
+      'initialisation': self.initialisation,
     }  # fmt: skip
 
   def check_video(self, video: Float[Array, 'b t h w c']) -> None:
@@ -314,13 +322,21 @@ class VideoModel(nn.Module, kw_only=True):
     """
     tubelets.grid(self.num_frames, self.image_size, self.tubelet)
     for field, choices in _CHOICES.items():
-      transformer.check_choice(field, getattr(self, field), choices)
+      layers.check_choice(field, getattr(self, field), choices)
     self.check_width('')
     for field in ('channels', 'depth', 'mlp_dim', 'temporal_depth'):
       self.check_positive(field)
     for field in ('dropout', 'drop_path'):
       if not 0.0 <= getattr(self, field) < 1.0:
         raise ValueError(f'{field} {getattr(self, field)} must lie in [0, 1).')
+    if self.positions == 'sincos_2d':
+      positions.check_fixed_2d(self.position_grid or self.grid)
+    if self.positions == 'separable' and self.factorisation == 'encoder':
+      raise ValueError(
+        "positions 'separable' are those of a clip's tokens together, which "
+        "factorisation 'encoder' has not: take 'learned_1d', or factorisation "
+        "'none'."
+      )
     within = self.factorisation in ('self_attention', 'dot_product')
     if within and self.class_token != 'none':
       raise ValueError(

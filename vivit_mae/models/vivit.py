@@ -11,13 +11,13 @@ from typing import Any
 import flax.struct
 from jaxtyping import Array, Float, Key
 
-from vivit_mae.models import encoders, transformer, tubelets, video_model
+from vivit_mae.models import encoders, layers, tubelets, video_model
 from vivit_mae.models import heads as heads_lib
 
 # Tubelets as a Conv3D sees them, or frames at equal distances, one for each
 # tubelet's length of time, as a Conv2D sees them.
 EMBEDDINGS = ('tubelet', 'uniform_frames')
-NORMS = ('before_pooling', 'after_pooling')
+NORMS = ('before_pooling', 'after_pooling', 'deferred')
 HEADS = ('linear', 'attentive')
 
 _CHOICES = {
@@ -51,8 +51,10 @@ class ViViT(video_model.VideoModel, kw_only=True):
       distances as there would be tubelets along time, each by itself.
     pooling: a name in `heads.POOLINGS`. Model 2 pools each frame's tokens so,
       and then its frames.
-    norm: where the encoder's last norm stands, 'before_pooling' (ViViT, the
-      norm of the encoder) or 'after_pooling' (VideoMAE, a norm of the head).
+    norm: where the last norm stands: 'before_pooling' (ViViT, the norm of the
+      encoder), 'after_pooling' (VideoMAE, a fresh norm of the head) or
+      'deferred' (MAE-ST, the norm of the encoder, with what it learned in
+      pretraining, behind the pooling).
     head: 'linear', or 'attentive', which pools all tokens by attention.
     representation_size: width of a tanh layer before the classifiers; None
       for none.
@@ -93,7 +95,8 @@ class ViViT(video_model.VideoModel, kw_only=True):
     self.encoder = self.make_encoder(
       pooling=pooling,
       tubelet=self.seen_tubelet,
-      final_norm=self.norm == 'before_pooling',
+      final_norm=self.norm != 'after_pooling',
+      deferred_norm=self.norm == 'deferred',
     )
     self.classifier = heads_lib.Head(
       linear=functools.partial(
@@ -131,12 +134,22 @@ class ViViT(video_model.VideoModel, kw_only=True):
     """
     super().check()
     for field, choices in _CHOICES.items():
-      transformer.check_choice(field, getattr(self, field), choices)
+      layers.check_choice(field, getattr(self, field), choices)
     heads_lib.named_classes(self.num_classes)
     if not 0.0 <= self.head_dropout < 1.0:
       raise ValueError(f'head_dropout {self.head_dropout} must lie in [0, 1).')
     if self.representation_size is not None:
       self.check_positive('representation_size')
+    if self.norm == 'deferred' and self.factorisation == 'encoder':
+      raise ValueError(
+        "norm 'deferred' needs an encoder of one stage, not factorisation "
+        "'encoder': take 'before_pooling' or 'after_pooling'."
+      )
+    if self.norm == 'deferred' and self.head == 'attentive':
+      raise ValueError(
+        "norm 'deferred' stands behind a pooling, and head 'attentive' pools "
+        "normed tokens: take norm 'before_pooling'."
+      )
     if (
       self.pooling == 'token'
       and self.head == 'linear'
@@ -172,7 +185,11 @@ class ViViT(video_model.VideoModel, kw_only=True):
     """
     tokens, cls = self._encode(video, deterministic, row_keys)
     logits, features = self.classifier(
-      tokens, cls, deterministic=deterministic, row_keys=row_keys
+      tokens,
+      cls,
+      self._deferred_norm,
+      deterministic=deterministic,
+      row_keys=row_keys,
     )
     return ClassifierOutput(logits=logits, features=features)
 
@@ -194,7 +211,12 @@ class ViViT(video_model.VideoModel, kw_only=True):
     row_keys: Key[Array, 'b'] | None = None,
   ) -> Float[Array, 'b d']:
     """The vectors that are classified; arguments as of `__call__`."""
-    return self.classifier.pooled(*self._encode(video, deterministic, row_keys))
+    encoded = self._encode(video, deterministic, row_keys)
+    return self.classifier.pooled(*encoded, self._deferred_norm)
+
+  @property
+  def _deferred_norm(self) -> Any:
+    return self.encoder.norm if self.norm == 'deferred' else None
 
   def _encode(
     self,

@@ -24,6 +24,10 @@ Metrics = clu_metrics.Collection.create(
 )
 
 
+# Tells the draws of the decoder's mask from those of the encoder's.
+_DECODER = 1
+
+
 @dataclasses.dataclass(frozen=True)
 class MaskedAutoencoding:
   """Pretraining of a masked video autoencoder.
@@ -37,6 +41,10 @@ class MaskedAutoencoding:
     mask_kind: name of the masking strategy, see `masking.KINDS`.
     mask_ratio: share of the tokens that is hidden from the encoder.
     mask_rounding: how the share becomes a count, see `masking.ROUNDINGS`.
+    decoder_mask_kind: of a second mask in training, whose visible tokens are
+      decoded (VideoMAE V2, section 3.2: 'running_cell'); None decodes all
+      masked tokens.
+    decoder_mask_ratio: share of the tokens that is not decoded.
     mean: subtracted from the pixels in [0, 1], per channel.
     std: divides them, per channel.
   """
@@ -46,12 +54,15 @@ class MaskedAutoencoding:
   mask_kind: str
   mask_ratio: int | float
   mask_rounding: str
+  decoder_mask_kind: str | None
+  decoder_mask_ratio: int | float
   mean: tuple[int | float, ...]
   std: tuple[int | float, ...]
 
   def __post_init__(self) -> None:
     # An impossible mask is an error from the start.
     self._num_visible()
+    self._num_decoded()
     factorisation = self.model.factorisation
     if factorisation == 'none' or masking.keeps_rectangle(self.mask_kind):
       return
@@ -101,6 +112,19 @@ class MaskedAutoencoding:
       self.mask_rounding,
     )
 
+  def sample_training_mask(self, rngs: Key[Array, 'b']) -> masking.TokenMask:
+    """Draws one mask per key, with what is decoded where that is its own."""
+    mask = self.sample_mask(rngs)
+    if self.decoder_mask_kind is None:
+      return mask
+    decoder = masking.sample(
+      residual.fold_in(rngs, _DECODER),
+      self.decoder_mask_kind,
+      self.decoder_mask_ratio,
+      self.model.grid,
+    )
+    return masking.with_decoder(mask, decoder)
+
   def inputs(
     self, video: UInt8[Array, 'b t h w c']
   ) -> tuple[Float[Array, 'b t h w c'], Float[Array, 'b t h w c']]:
@@ -132,7 +156,7 @@ class MaskedAutoencoding:
   ) -> tuple[Float[Array, ''], tuple[clu_metrics.Collection, dict[str, Any]]]:
     """Mean squared error over the masked tubelets; see `tasks.Task`."""
     mask_rngs, path_rngs = (residual.fold_in(rngs, i) for i in range(2))
-    mask = self.sample_mask(mask_rngs)
+    mask = self.sample_training_mask(mask_rngs)
     unit, inputs = self.inputs(batch['video'])
     prediction = self.predict(
       variables, inputs, mask, deterministic=False, row_keys=path_rngs
@@ -149,19 +173,34 @@ class MaskedAutoencoding:
     unit: Float[Array, 'b t h w c'],
     mask: masking.TokenMask,
   ) -> Float[Array, 'b']:
-    """Mean squared error of each clip over its masked tubelets, float32."""
-    error = prediction - self.target.target(unit, mask.masked)
-    return jnp.mean(jnp.square(error), axis=(1, 2))
+    """Mean squared error of each clip over its masked tubelets, float32.
+
+    With a decoder's mask, over those of them that are decoded.
+    """
+    places = mask.masked if mask.decoded is None else mask.decoded
+    error = prediction - self.target.target(unit, places)
+    if mask.decoded is None:
+      return jnp.mean(jnp.square(error), axis=(1, 2))
+    counted = masking.decoded_and_masked(mask, math.prod(self.model.grid))
+    total = jnp.sum(jnp.mean(jnp.square(error), axis=2) * counted, axis=1)
+    return total / jnp.maximum(jnp.sum(counted, axis=1), 1.0)
 
   def flops_per_clip(self) -> float:
     """Operations of one clip's forward pass; see `tasks.Task`."""
-    num_visible = self._num_visible()
-    num_masked = math.prod(self.model.grid) - num_visible
-    return flops.video_mae_flops(self.model, num_visible, num_masked)
+    return flops.video_mae_flops(
+      self.model, self._num_visible(), self._num_decoded()
+    )
 
   def _num_visible(self) -> int:
     return masking.num_visible(
       self.mask_kind, self.mask_ratio, self.model.grid, self.mask_rounding
+    )
+
+  def _num_decoded(self) -> int:
+    if self.decoder_mask_kind is None:
+      return math.prod(self.model.grid) - self._num_visible()
+    return masking.num_visible(
+      self.decoder_mask_kind, self.decoder_mask_ratio, self.model.grid
     )
 
 
@@ -188,6 +227,8 @@ def from_config(config: ml_collections.ConfigDict) -> MaskedAutoencoding:
     mask_kind=config.mask.kind,
     mask_ratio=config.mask.ratio,
     mask_rounding=config.mask.rounding,
+    decoder_mask_kind=config.mask.decoder_kind,
+    decoder_mask_ratio=config.mask.decoder_ratio,
     mean=tuple(config.preprocess.mean),
     std=tuple(config.preprocess.std),
   )

@@ -20,7 +20,7 @@ Adapt = Callable[
 LOADED, RESIZED, FRESH, DROPPED = 'loaded', 'resized', 'fresh', 'dropped'
 _NUMBERED = re.compile(r'(.*?)(\d+)')
 # Tables of positions: of the same shape, they may still be of another grid.
-_TABLE = re.compile(r'(^|/)position_embedding$')
+_TABLE = re.compile(r'(^|/)position_(embedding|space|time)$')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Public weights in and out: foreign names, file formats, the zoo."""
