@@ -11,7 +11,8 @@ on the built-in videos; from that encoder after more pretraining on the
 training and unlabelled videos here; this one frozen, with an attentive probe,
 with kNN, and with logistic regression on its tokens. Test videos serve no
 training. Beside them chance, and logistic regression on what the eye sees of
-appearance and of motion.
+appearance and of motion. Both with all labels, and, the first and the third
+arm, with those of five training videos a class, drawn anew for each seed.
 
 All trained arms are tuned alike, by the same attempts, on a third of the
 training sessions with a seed that is not used again. Rerun, the same command
@@ -47,6 +48,8 @@ _ATTEMPTS = {
   'rate 3e-3, max': {**_FAST, **_MAX},
   'rate 3e-3, max, drop path': {**_FAST, **_MAX, 'model.drop_path': 0.2},
 }
+_FEW = 5  # labelled videos of a class
+_FEW_ATTEMPTS = tuple(name for name in _ATTEMPTS if 'max' in name)
 _TUNING_SEED = 100
 
 _Video = dict[str, str]  # a row of labels.csv
@@ -132,12 +135,65 @@ def main() -> None:
     [name, '', f'{100 * value:.1f}', ''] for name, value in regressed.items()
   ]
   print(experiments.table(['', 'attempt', 'top-1', 'gain, paired'], rows))
+  if 'pretrained' in arms:
+    print(_few_labels(listed, out, args.jobs, seeds, encoders))
+
+
+def _few_labels(
+  rows: Sequence[_Video],
+  out: Path,
+  jobs: int,
+  seeds: range,
+  encoders: Mapping[str, Path],
+) -> str:
+  """Runs what is missing with few labels, and returns the tables."""
+  arms = (_SCRATCH, 'pretrained')
+  for seed in (_TUNING_SEED, *seeds):
+    _write_few(rows, out, seed)
+  tuning = {
+    (arm, attempt): _classify(out, arm, attempt, _TUNING_SEED, encoders, _FEW)
+    for arm, attempt in itertools.product(arms, _FEW_ATTEMPTS)
+  }
+  outcome = experiments.run_all(tuning.values(), out, jobs)
+  tuned = {k: outcome[run.name]['accuracy/top1'] for k, run in tuning.items()}
+  best = {
+    arm: max(_FEW_ATTEMPTS, key=lambda attempt: tuned[arm, attempt])
+    for arm in arms
+  }
+  testing = {
+    (arm, seed): _classify(out, arm, best[arm], seed, encoders, _FEW)
+    for seed in seeds
+    for arm in arms
+  }
+  outcome = experiments.run_all(testing.values(), out, jobs)
+  scratch, pretrained = (
+    [outcome[testing[arm, seed].name]['accuracy/top1'] for seed in seeds]
+    for arm in arms
+  )
+  gain = [a - b for a, b in zip(pretrained, scratch, strict=True)]
+  attempts = experiments.table(
+    [f'attempt, {_FEW} a class', *arms],
+    [[attempt, *(f'{100 * tuned[arm, attempt]:.1f}' for arm in arms)]
+     for attempt in _FEW_ATTEMPTS],
+  )  # fmt: skip
+  results = experiments.table(
+    ['labelled videos a class', *arms, 'gain, paired'],
+    [[_FEW, *map(experiments.percent, (scratch, pretrained, gain))]],
+  )
+  return f'{attempts}\n\n{results}'
 
 
 def _classify(
-  out: Path, arm: str, attempt: str, seed: int, encoders: Mapping[str, Path]
+  out: Path,
+  arm: str,
+  attempt: str,
+  seed: int,
+  encoders: Mapping[str, Path],
+  labels: int | None = None,
 ) -> experiments.Run:
   name = 'tuning' if seed == _TUNING_SEED else 'testing'
+  if labels is not None:
+    name = f'labels_{labels}_{seed}'
   settings = {
     'data.path': out / f'{name}.csv',
     'seed': seed,
@@ -147,8 +203,9 @@ def _classify(
     settings['init_from.path'] = encoders[arm]
   stage = 'probe' if arm == 'probe' else 'classify'
   slug = attempt.replace(', ', '_').replace(' ', '-')
+  few = '' if labels is None else f'{labels}_'
   return experiments.Run(
-    f'{arm}_{slug}_seed{seed}', f'egogestar_config.py:{stage}', settings
+    f'{arm}_{few}{slug}_seed{seed}', f'egogestar_config.py:{stage}', settings
   )
 
 
@@ -206,6 +263,21 @@ def _write_lists(rows: Sequence[_Video], out: Path) -> None:
       lists['tuning'].append([*line, split])
   for name, lines in lists.items():
     _write_list(out / f'{name}.csv', lines)
+
+
+def _write_few(rows: Sequence[_Video], out: Path, seed: int) -> None:
+  """Lists few labelled videos of each class, and those that it is for."""
+  name = 'tuning' if seed == _TUNING_SEED else 'testing'
+  with (out / f'{name}.csv').open(newline='') as file:
+    lines = list(csv.reader(file))[1:]
+  rng = np.random.default_rng([_FEW, seed])
+  chosen = [line for line in lines if line[2] == 'validation']
+  for label in sorted(
+    {row['label'] for row in rows if row['split'] == 'train'}
+  ):
+    mine = [line for line in lines if line[1:] == [label, 'train']]
+    chosen += [mine[i] for i in rng.choice(len(mine), _FEW, replace=False)]
+  _write_list(out / f'labels_{_FEW}_{seed}.csv', chosen)
 
 
 def _write_list(path: Path, lines: Sequence[Sequence[str]]) -> None:

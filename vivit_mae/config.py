@@ -8,7 +8,7 @@ An experiment file in `configs/` defines `get_config(arg='')`. It starts from
 import ast
 import difflib
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -80,6 +80,7 @@ def defaults(task: str = 'mae') -> ConfigDict:
     split='train',
     eval_split='validation',
     eval_fraction=0.0,  # folder, csv: share of the videos held out
+    labels_per_class=_optional(int),  # classify: train on so many of each
     unlabelled=(),  # sub-folders whose videos have no label
     stride=4,  # frames from one sampled frame to the next
     stride_seconds=_optional(float),  # instead of stride, in seconds
@@ -174,6 +175,7 @@ def _model(task: str) -> dict[str, Any]:
     qkv_bias=_optional(str),
     cosine_attention=False,
     gelu=_optional(str),
+    epsilons='published',  # of norms: 'published' | 'hugging_face'
     initialisation=_optional(str),
     temporal_depth=4,
     spatial_only=False,
@@ -214,6 +216,37 @@ def _model(task: str) -> dict[str, Any]:
     decoder_class_token=_optional(str),  # 'encoder' | 'own'
     bridge_bias=_optional(bool),
   )
+
+
+def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
+  """The config of a run, from its `config.json`.
+
+  Args:
+    saved: What the file holds.
+
+  Returns:
+    The config, with today's defaults for fields that it did not have.
+  """
+  config = defaults(saved['task'])
+  with config.unlocked():
+    _update(config, saved)
+  return config
+
+
+def _update(config: ConfigDict, saved: Mapping[str, Any]) -> None:
+  """Puts the values of a JSON object into a config; its lists are tuples."""
+  for name, value in saved.items():
+    if isinstance(value, Mapping):
+      if name not in config:
+        config[name] = ConfigDict()
+      _update(config[name], value)
+    else:
+      with config.ignore_type():
+        config[name] = _tuples(value)
+
+
+def _tuples(value: Any) -> Any:
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def parse_arg(arg: str, **known: Any) -> types.SimpleNamespace:

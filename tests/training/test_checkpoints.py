@@ -41,7 +41,9 @@ def save(workdir, step=3, init=None, ema=0.0):
   return state
 
 
-def start(workdir, init=None, fsdp=1, ema=0.0, **sources):
+def start(workdir, init=None, fsdp=1, ema=0.0, init_from='', **sources):
+  if init_from:
+    sources['init_from'] = lambda: checkpoints_lib.weights_of(init_from)
   abstract, create = build(init, fsdp, ema)
   with checkpoints_lib.Checkpoints(workdir) as checkpoints:
     return checkpoints_lib.initial_state(
@@ -219,7 +221,8 @@ def test_the_average_is_preferred_resized_and_sharded(tmp_path, caplog):
     for leaf in jax.tree.leaves(params):
       assert 'fsdp' in leaf.sharding.spec
     assert not params['classes']['kernel'].any()
-  assert 'averaged parameters: loaded 2 of the 3' in caplog.text
+  assert 'weights: config.init_from, step 3, averaged' in caplog.text
+  assert 'parameters: loaded 2 of the 3' in caplog.text
   assert '(16,) -> (32,)' in caplog.text
 
 

@@ -20,6 +20,9 @@ def start(monkeypatch, tmp_path):
     monkeypatch.setattr(
       checkpoints, 'saved_config', lambda path: source and {'model': source}
     )
+    monkeypatch.setattr(
+      checkpoints, 'holds_any', lambda path: str(path) == '/some/run'
+    )
     config = config_lib.defaults('classify')
     config.init_from.path = '/some/run'
     config.model.update(fields)

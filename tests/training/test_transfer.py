@@ -166,7 +166,9 @@ def test_weights_land_on_the_devices_of_the_model():
     )
 
   params, report = transfer.load(
-    fresh, naming.shapes(saved), read, adapt=repeat
+    fresh,
+    transfer.Weights('a file', naming.shapes(saved), read),
+    adapt=repeat,
   )
   same = jax.tree.map(
     lambda x, s: x.sharding == s and x.dtype == jnp.float32, params, where

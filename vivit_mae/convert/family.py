@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ class Description:
     target_dim: What the decoder predicts for each token.
     unknown: Fields of the model that the file does not tell, each with the
       reason; they have to be given.
-    dtype_epsilon: Not the weights' affair; see `hf_videomae`.
+    notes: What else a person should know, a sentence each.
   """
 
   task: str
@@ -42,6 +43,7 @@ class Description:
   target: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   target_dim: int | None = None
   unknown: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,9 @@ class Family:
     absent: Names that none has.
     ignored: Regular expressions of arrays that need no place, such as fixed
       tables of positions.
+    when: What else the arrays have to be, where names are not enough; they may
+      be only shapes. None for nothing.
+    unused: Regular expressions of arrays that are left out, with the reason.
   """
 
   name: str
@@ -64,11 +69,31 @@ class Family:
   describe: Callable[[Shapes, HubConfig], Description]
   absent: tuple[str, ...] = ()
   ignored: tuple[str, ...] = ()
+  when: Callable[[Mapping[str, Any]], bool] | None = None
+  unused: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-  def recognises(self, shapes: Shapes) -> bool:
+  def recognises(self, arrays: Mapping[str, Any]) -> bool:
     """Whether a file with these arrays is one of the family."""
-    return all(name in shapes for name in self.marks) and not any(
-      name in shapes for name in self.absent
+    return (
+      all(name in arrays for name in self.marks)
+      and not any(name in arrays for name in self.absent)
+      and (self.when is None or self.when(arrays))
+    )
+
+  def ignores(self, name: str) -> bool:
+    """Whether an array of this name needs no place, or is left out."""
+    patterns = (*self.ignored, *self.unused)
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+  def reason(self, name: str) -> str:
+    """Why an array of this name is left out; '' where nothing is to say."""
+    return next(
+      (
+        why
+        for pattern, why in self.unused.items()
+        if re.fullmatch(pattern, name)
+      ),
+      '',
     )
 
 

@@ -194,14 +194,15 @@ def written(table: Table, params: Mapping[str, Any]) -> dict[str, Any]:
   arrays: dict[str, Any] = {}
   patterns = [(_pattern(each.ours), each) for each in table]
   for name, value in params.items():
-    hits = [(p.fullmatch(name), each) for p, each in patterns]
-    hit = next(((m, each) for m, each in hits if m), None)
-    if hit is None or hit[1].transform.to_theirs is None:
+    found, each = next(
+      ((m, each) for p, each in patterns if (m := p.fullmatch(name))),
+      (None, None),
+    )
+    back = each and each.transform.to_theirs
+    if found is None or each is None or back is None:
       raise ValueError(f'{name} has no place in the other format.')
-    found, each = hit
     number = found.groupdict().get('i')
-    parts = each.transform.to_theirs(np.asarray(value))
-    for their, part in zip(each.theirs, parts, strict=True):
+    for their, part in zip(each.theirs, back(np.asarray(value)), strict=True):
       key = _numbered(their, number and str(int(number)))
       arrays[key] = np.ascontiguousarray(part)
   return arrays

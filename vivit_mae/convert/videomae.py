@@ -98,7 +98,7 @@ def _pretraining(shapes: Shapes, config: HubConfig) -> Description:
   model, unknown = _encoder(shapes, 'encoder.')
   decoder, more = decoder_fields(
     'videomae',
-    shapes['encoder.norm.weight'][0],
+    shapes['encoder.patch_embed.proj.weight'][0],
     shapes['mask_token'][-1],
     count(shapes, 'decoder.blocks.{i}.norm1.weight'),
     shapes['decoder.blocks.0.mlp.fc1.weight'][0],
@@ -106,7 +106,7 @@ def _pretraining(shapes: Shapes, config: HubConfig) -> Description:
   if more:
     decoder, more = decoder_fields(
       'videomae_v2',
-      shapes['encoder.norm.weight'][0],
+      shapes['encoder.patch_embed.proj.weight'][0],
       shapes['mask_token'][-1],
       count(shapes, 'decoder.blocks.{i}.norm1.weight'),
       shapes['decoder.blocks.0.mlp.fc1.weight'][0],

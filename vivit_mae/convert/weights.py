@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from vivit_mae import masking
 from vivit_mae.convert import coverage as coverage_lib
@@ -58,17 +58,61 @@ def recognise(checkpoint: files.Checkpoint) -> Family:
   Raises:
     ValueError: It is none that is known.
   """
-  shapes = _shapes(checkpoint.arrays)
   for family in FAMILIES:
-    if family.recognises(shapes):
+    if family.recognises(checkpoint.arrays):
       return family
-  names = sorted(shapes)
+  names = sorted(checkpoint.arrays)
   more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
   raise ValueError(
     f'{checkpoint.path} holds no model that is known here, but '
     f'{", ".join(names[:_SHOWN])}{more}. Known are '
     f'{"; ".join(family.name for family in FAMILIES)}.'
   )
+
+
+def describe(checkpoint: files.Checkpoint) -> Description:
+  """What the names and shapes of a checkpoint say of its model.
+
+  Raises:
+    ValueError: It is of no known family, or its sizes cannot be told.
+  """
+  family = recognise(checkpoint)
+  try:
+    return family.describe(_shapes(checkpoint.arrays), checkpoint.config)
+  except KeyError as error:
+    raise ValueError(
+      f'{checkpoint.path} was read as {family.name} and lacks {error}, without '
+      'which its sizes cannot be told.'
+    ) from error
+
+
+def renamed(
+  checkpoint: files.Checkpoint,
+) -> tuple[dict[str, Any], list[str]]:
+  """The arrays by our names and in our layouts, whatever model they make.
+
+  Args:
+    checkpoint: See `convert`.
+
+  Returns:
+    Our arrays by name, and the foreign names that no rule knows.
+
+  Raises:
+    ValueError: The checkpoint is of no known family, or an array has an
+      impossible shape.
+  """
+  family = recognise(checkpoint)
+  arrays: dict[str, Any] = {}
+  known: set[str] = set()
+  for match in rules.matches(family.table, checkpoint.arrays):
+    known.update(match.theirs)
+    arrays[match.ours] = match.apply(checkpoint.arrays)
+  left = [
+    name
+    for name in checkpoint.arrays
+    if name not in known and not family.ignores(name)
+  ]
+  return arrays, left
 
 
 def convert(
@@ -94,18 +138,11 @@ def convert(
       arrays are left, missing or of another shape and `partial` is False.
   """
   family = recognise(checkpoint)
-  shapes = _shapes(checkpoint.arrays)
   given = {name: value for name, value in fields.items() if value is not None}
-  description = _completed(
-    family.describe(shapes, checkpoint.config), given, checkpoint
-  )
+  description = _completed(describe(checkpoint), given, checkpoint)
   model = build(description)
-  expected = {
-    name: tuple(leaf.shape)
-    for name, leaf in flax.traverse_util.flatten_dict(
-      shapes_of(model), sep='/'
-    ).items()
-  }
+  leaves = traverse_util.flatten_dict(shapes_of(model), sep='/')
+  expected = _shapes(leaves)
   arrays, rows = _matched(family, checkpoint, model, expected)
   has_decoder = 'mask_token' in arrays
   rows += [
@@ -126,7 +163,7 @@ def convert(
     family=family.name,
     description=description,
     model=model,
-    params=flax.traverse_util.unflatten_dict(arrays, sep='/'),
+    params=traverse_util.unflatten_dict(arrays, sep='/'),
     coverage=coverage,
     has_decoder=has_decoder,
     class_names=_class_names(checkpoint.config),
@@ -229,15 +266,12 @@ def _matched(
     if row.fate in (coverage_lib.LOADED, coverage_lib.RESIZED):
       arrays[match.ours] = value
     rows.append(row)
-  ignored = [re.compile(pattern) for pattern in family.ignored]
   for name, array in checkpoint.arrays.items():
     if name not in known:
-      fate = (
-        coverage_lib.IGNORED
-        if any(pattern.fullmatch(name) for pattern in ignored)
-        else coverage_lib.LEFT
-      )
-      rows.append(coverage_lib.Row((name,), '', fate, tuple(array.shape)))
+      ignored = family.ignores(name)
+      fate = coverage_lib.IGNORED if ignored else coverage_lib.LEFT
+      shape, reason = tuple(array.shape), family.reason(name)
+      rows.append(coverage_lib.Row((name,), '', fate, shape, reason))
   return arrays, rows
 
 

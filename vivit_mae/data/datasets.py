@@ -247,17 +247,24 @@ def source_from(data: Mapping[str, Any], split: str | None = None) -> Source:
   return open_source(**fields)
 
 
-def labelled(source: Source) -> Source:
+def labelled(source: Source, per_class: int | None = None) -> Source:
   """The videos of a source that a classifier can learn from.
 
   Args:
     source: Any videos.
+    per_class: So many of each class only, drawn once and for all; None for all
+      of them. Reads every video once, to see its label.
 
   Returns:
     Those that have a label, of several heads at least one. A prepared dataset
     is returned whole, as its labels lie among the videos; what has no label
     there fills rows that count nowhere.
+
+  Raises:
+    ValueError: A class has fewer than `per_class`, or videos several labels.
   """
+  if per_class is not None:
+    return Few(source, per_class)
   if not isinstance(source, FileSource):
     return source
   kept = [e for e in source.examples if labels.is_partly_known(e.label)]
@@ -266,6 +273,39 @@ def labelled(source: Source) -> Source:
     return source
   _log.info('data: %d videos of %s have no label', dropped, source.name)
   return FileSource(source.name, kept, source.class_names, source.multi_label)
+
+
+class Few:
+  """Some videos of each class of a source, always the same ones."""
+
+  def __init__(self, source: Source, per_class: int):
+    self._source = source
+    self.name, self.class_names = source.name, source.class_names
+    self.multi_label = source.multi_label
+    if source.multi_label or isinstance(source.class_names, Mapping):
+      raise ValueError(
+        f'data.labels_per_class={per_class} needs one label for each video; '
+        f'{source.name} has several.'
+      )
+    # One pass over the videos, which are not decoded.
+    found = np.array([source[i].label for i in range(len(source))], np.int64)
+    order = np.random.default_rng(0).permutation(len(found))
+    kept = []
+    for label, name in enumerate(source.class_names):
+      mine = order[found[order] == label]
+      if len(mine) < per_class:
+        raise ValueError(
+          f'data.labels_per_class={per_class}, but {source.name} has '
+          f'{len(mine)} labelled videos of {name!r}.'
+        )
+      kept.extend(mine[:per_class].tolist())
+    self._rows = sorted(kept)
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: SupportsIndex, /) -> Example:
+    return self._source[self._rows[index]]
 
 
 def _open_listed(read: Callable[..., Listing]) -> Callable[..., Source]:

@@ -245,16 +245,7 @@ class Evaluator:
     self, one: Reconstruction, index: int, step: int
   ) -> UInt8[np.ndarray, 'h w 3']:
     """Draws one clip, and writes it in every format asked for."""
-    rows = {
-      'original': one.original,
-      f'masked, {self.task.mask_ratio:.0%}': one.masked,
-    }
-    if self._normalised:
-      label = 'with the true patch statistics'
-      rows[f'{label}, {one.psnr_true_statistics:.1f} dB'] = one.true_statistics
-    label = f'model only, {one.psnr:.1f} dB (mean colour {one.psnr_guess:.1f})'
-    rows[label] = one.model_only
-    rows = {name: _rgb(clip) for name, clip in rows.items()}
+    rows = _labelled(self.task, one)
     strip = pictures.film_strip(rows)
     if jax.process_index() == 0:
       folder = self._folder(step)
@@ -268,6 +259,37 @@ class Evaluator:
       if 'mp4' in self.formats:
         encode.write_video(path.with_suffix('.mp4'), moving, _FRAMES_PER_SECOND)
     return strip
+
+
+def picture(
+  task: mae.MaskedAutoencoding, one: Reconstruction
+) -> UInt8[np.ndarray, 'h w 3']:
+  """Draws a clip, what was seen of it and what was made of that, as strips.
+
+  Args:
+    task: the task that made it.
+    one: one clip of a `Reconstruction`, on the host, without the batch axis.
+
+  Returns:
+    The picture.
+  """
+  return pictures.film_strip(_labelled(task, one))
+
+
+def _labelled(
+  task: mae.MaskedAutoencoding, one: Reconstruction
+) -> dict[str, UInt8[np.ndarray, 'f h w 3']]:
+  """The clips of one reconstruction, as RGB, by what is written above them."""
+  rows = {
+    'original': one.original,
+    f'masked, {task.mask_ratio:.0%}': one.masked,
+  }
+  if task.target.normalise != 'none':
+    label = 'with the true patch statistics'
+    rows[f'{label}, {one.psnr_true_statistics:.1f} dB'] = one.true_statistics
+  label = f'model only, {one.psnr:.1f} dB (mean colour {one.psnr_guess:.1f})'
+  rows[label] = one.model_only
+  return {name: _rgb(clip) for name, clip in rows.items()}
 
 
 def _reconstruct_batch(

@@ -9,7 +9,6 @@ import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 from etils import epath
@@ -126,28 +125,10 @@ def read_config(workdir: epath.Path) -> ConfigDict:
       'vivit_mae.main --config=configs/own_videos_finetune.py '
       f'--config.init_from.path={workdir} --workdir=...'
     )
-  config = config_lib.defaults(saved['task'])
-  with config.unlocked():
-    _update(config, saved)
+  config = config_lib.from_saved(saved)
   # With other frames or sizes by the command line, its tables are resized.
   config.model.position_grid = origin.learned_on(saved['model'])
   return config
-
-
-def _update(config: ConfigDict, saved: Mapping[str, Any]) -> None:
-  """Puts the values of a JSON object into a config; its lists are tuples."""
-  for name, value in saved.items():
-    if isinstance(value, Mapping):
-      if name not in config:
-        config[name] = ConfigDict()
-      _update(config[name], value)
-    else:
-      with config.ignore_type():
-        config[name] = _tuples(value)
-
-
-def _tuples(value: Any) -> Any:
-  return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def evaluate(

@@ -146,14 +146,14 @@ def initial_state(
   create: Callable[[], TrainState],
   *,
   resume: str = '',
-  init_from: str = '',
+  init_from: Callable[[], transfer.Weights] | None = None,
   skip: Sequence[str] = (),
   adapt: transfer.Adapt | None = None,
 ) -> tuple[TrainState, dict[str, Any] | None]:
   """The state to begin with, from the first of four places that has one.
 
   1 this workdir; 2 `config.resume`, another workdir to go on from; 3
-  `config.init_from.path`, a workdir to take the weights from; 4 scratch.
+  `config.init_from`, weights of another run or project; 4 scratch.
   Says in one line which it was.
 
   Args:
@@ -161,7 +161,7 @@ def initial_state(
     abstract: The state as shapes with shardings.
     create: Makes a new state.
     resume: A workdir, its `checkpoints`, or one step of them; '' for none.
-    init_from: Likewise.
+    init_from: Finds the weights that `config.init_from.path` names.
     skip: `config.init_from.skip`, regular expressions of weights that are left
       out.
     adapt: Makes a weight of another shape fit; see `transfer.transfer`.
@@ -183,11 +183,38 @@ def initial_state(
     _log.info('weights: config.resume, step %d (%s)', step, directory)
     return _restore(directory, step, abstract)
   if init_from:
-    directory, step = _find(init_from, 'config.init_from.path')
-    _log.info('weights: config.init_from, step %d (%s)', step, directory)
-    return _load_weights(directory, step, create(), adapt, skip), None
+    weights = init_from()
+    _log.info('weights: config.init_from, %s', weights.source)
+    return _load_weights(weights, create(), adapt, skip), None
   _log.info('weights: new, from the seed')
   return create(), None
+
+
+def weights_of(path: str) -> transfer.Weights:
+  """The weights of another run, averaged ones if there are any.
+
+  Args:
+    path: A workdir, its `checkpoints`, or one step of them.
+
+  Returns:
+    The weights, not yet read.
+
+  Raises:
+    ValueError: There is no checkpoint.
+  """
+  directory, step = _find(path, 'config.init_from.path')
+  saved = _saved_shapes(directory, step)
+  part = _weights_part(saved)
+  averaged = ', averaged' if part == 'ema' else ''
+  return transfer.Weights(
+    source=f'step {step}{averaged} ({directory})',
+    shapes={
+      name.removeprefix(f'{part}/'): shape
+      for name, shape in saved.items()
+      if name.startswith(f'{part}/')
+    },
+    read=lambda item: _read(directory, step, {part: item})[part],
+  )
 
 
 def load_variables(
@@ -265,9 +292,16 @@ def saved_config(
   Raises:
     ValueError: There is no checkpoint.
   """
-  directory, _ = _find(os.fspath(path), field)
-  file = directory.parent / 'config.json'
+  file = folder_of(path, field) / 'config.json'
   return json.loads(file.read_text()) if file.exists() else None
+
+
+def folder_of(
+  path: epath.PathLike, field: str = 'config.init_from.path'
+) -> epath.Path:
+  """The folder of the run that made a checkpoint; see `saved_config`."""
+  directory, _ = _find(os.fspath(path), field)
+  return directory.parent
 
 
 def _handlers() -> dict[str, Any]:
@@ -379,32 +413,19 @@ def _restore(
 
 
 def _load_weights(
-  directory: epath.Path,
-  step: int,
+  weights: transfer.Weights,
   state: TrainState,
   adapt: transfer.Adapt | None,
   skip: Sequence[str],
 ) -> TrainState:
-  """Replaces the parameters that the checkpoint has; reports on all of them."""
-  saved = _saved_shapes(directory, step)
-  part = _weights_part(saved)
-  weights = {
-    name.removeprefix(f'{part}/'): shape
-    for name, shape in saved.items()
-    if name.startswith(f'{part}/')
-  }
+  """Replaces the parameters that the weights have; reports on all of them."""
   try:
     params, report = transfer.load(
-      state.params,
-      weights,
-      lambda item: _read(directory, step, {part: item})[part],
-      adapt=adapt,
-      skip=skip,
+      state.params, weights, adapt=adapt, skip=skip
     )
   except ValueError as error:
     raise ValueError(
-      f'the weights of {directory / str(step)} do not fit this model. {error}'
+      f'the weights of {weights.source} do not fit this model. {error}'
     ) from error
-  kind = 'averaged parameters' if part == 'ema' else 'parameters'
-  _log.info('%s: %s\n%s', kind, report.summary, report.table())
+  _log.info('parameters: %s\n%s', report.summary, report.table())
   return state.with_params(params)

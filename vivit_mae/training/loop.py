@@ -74,7 +74,7 @@ def _run(
   data_section = config.data.to_dict()
   source = datasets.source_from(data_section)
   if config.task == 'classify':
-    source = datasets.labelled(source)
+    source = datasets.labelled(source, config.data.labels_per_class)
   task = tasks.build(
     config, class_names=source.class_names, multi_label=source.multi_label
   )
@@ -187,12 +187,12 @@ def _run(
   )
   sources: dict[str, Any] = dict(
     resume=config.resume,
-    init_from=config.init_from.path,
+    init_from=origin.weights(config),
     skip=config.init_from.skip,
     adapt=task.adapt,
   )
   config_checks.check_read(config)
-  monitor_lib.describe(workdir, plain, abstract, rows)
+  monitor_lib.describe(workdir, plain, abstract, rows, source.class_names)
   optimizer_lib.describe(config.optimizer, abstract.params, **layers)
 
   with (

@@ -266,11 +266,16 @@ def peak_flops(device_kind: str) -> float | None:
 
 
 def describe(
-  workdir: epath.Path, config: ConfigDict, abstract: TrainState, rows: int
+  workdir: epath.Path,
+  config: ConfigDict,
+  abstract: TrainState,
+  rows: int,
+  class_names: Any = (),
 ) -> None:
   """Says and writes what will run: devices, parameters, memory.
 
-  Writes `config.json` and `parameters.txt`, the full table.
+  Writes `config.json`, `parameters.txt`, the full table, and, of a classifier,
+  `class_names.json`, in the order of the head.
   """
   mesh = jax.sharding.get_mesh().shape
   _log.info(
@@ -307,6 +312,10 @@ def describe(
       abstract.params, include_stats=False
     )
     write_text(workdir / 'parameters.txt', table + '\n')
+    if config.task == 'classify':
+      write_text(
+        workdir / 'class_names.json', json.dumps(class_names, indent=2) + '\n'
+      )
 
 
 def describe_compiled(compiled: jax.stages.Compiled, seconds: float) -> None:

@@ -1,11 +1,13 @@
 """What a new run takes over from the run whose weights it starts with."""
 
+from collections.abc import Callable
+
 from etils import epath
 from ml_collections import ConfigDict
 
 from vivit_mae.masking import Grid
 from vivit_mae.models import tubelets, variants
-from vivit_mae.training import checkpoints
+from vivit_mae.training import checkpoints, foreign, transfer
 
 
 def inherit(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
@@ -13,8 +15,9 @@ def inherit(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
 
   Position tables of another number of frames or another image size are resized
   from the grid of tokens that they were learned on. A run finds it in the
-  `config.json` of the run at `init_from.path`; one that has checkpoints of its
-  own, in its own, and needs the other run no more.
+  `config.json` of the run at `init_from.path`, or in the shapes of the public
+  weights there; one that has checkpoints of its own, in its own `config.json`,
+  and needs the other no more.
 
   Args:
     config: The experiment.
@@ -24,21 +27,52 @@ def inherit(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
     The experiment, with the grid if it is another than the model's own.
 
   Raises:
-    ValueError: `init_from.path` is given and holds no checkpoint.
+    ValueError: `init_from.path` is given and holds no weights.
   """
   if not config.init_from.path or config.model.position_grid is not None:
     return config
   if checkpoints.holds_any(workdir):
     own = checkpoints.saved_config(workdir)
     found = own and own['model'].get('position_grid')
-  else:
+  elif checkpoints.holds_any(config.init_from.path):
     saved = checkpoints.saved_config(config.init_from.path)
     found = saved and learned_on(saved['model'])
+  else:
+    description = foreign.describe(config.init_from.path)
+    found = None
+    # What the shapes do not tell is taken to be as in this run.
+    if not {'num_frames', 'image_size'} & set(description.unknown):
+      found = learned_on(dict(description.model))
   if not found or tuple(found) == _grid(config.model):
     return config
   config = config.copy_and_resolve_references()
   config.model.position_grid = tuple(found)
   return config
+
+
+def weights(
+  config: ConfigDict,
+) -> Callable[[], transfer.Weights] | None:
+  """What finds the weights that `config.init_from` names.
+
+  Args:
+    config: The experiment.
+
+  Returns:
+    A function that finds them: those of a run, or public ones, see `foreign`;
+    None where the experiment names none.
+  """
+  path = config.init_from.path
+  if not path:
+    return None
+  mean, std = tuple(config.preprocess.mean), tuple(config.preprocess.std)
+
+  def find() -> transfer.Weights:
+    if checkpoints.holds_any(path):
+      return checkpoints.weights_of(path)
+    return foreign.weights_of(path, mean, std)
+
+  return find
 
 
 def learned_on(model: dict) -> Grid:

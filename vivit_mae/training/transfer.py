@@ -24,6 +24,22 @@ _TABLE = re.compile(r'(^|/)position_(embedding|space|time)$')
 
 
 @dataclasses.dataclass(frozen=True)
+class Weights:
+  """Parameters of another run, or of another project, that can be read.
+
+  Attributes:
+    source: What they are and where, for people.
+    shapes: Their shapes by our names.
+    read: Takes a tree of `jax.ShapeDtypeStruct` to the arrays: with a sharding
+      onto the devices, without one to the host.
+  """
+
+  source: str
+  shapes: Mapping[str, Shape]
+  read: Callable[[dict[str, Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
   """What became of one array.
 
@@ -190,19 +206,16 @@ def transfer(
 
 def load(
   params: Any,
-  saved: Mapping[str, Shape],
-  read: Callable[[dict[str, Any]], Any],
+  weights: Weights,
   *,
   adapt: Adapt | None = None,
   skip: Sequence[str] = (),
 ) -> tuple[Any, Report]:
-  """Reads what fits from a checkpoint, each array straight where it belongs.
+  """Reads what fits, each array straight where it belongs.
 
   Args:
     params: The model's parameters, a tree of arrays on devices.
-    saved: Shapes of the checkpoint's parameters by name.
-    read: Takes a tree of `jax.ShapeDtypeStruct` to the arrays of the
-      checkpoint: with a sharding onto the devices, without one to the host.
+    weights: Where they come from.
     adapt: See `transfer`.
     skip: Likewise.
 
@@ -213,6 +226,7 @@ def load(
     ValueError: See `transfer`.
   """
   ours = naming.flat(params)
+  saved = weights.shapes
   report = plan(saved, naming.shapes(ours), skip=skip)
   loaded = report.names(LOADED)
   tables = list(filter(_TABLE.search, loaded))
@@ -224,14 +238,16 @@ def load(
   for name in set(loaded).difference(tables):
     x = ours[name]
     like[name] = struct(x.shape, x.dtype, sharding=x.sharding)
-  arrays |= naming.flat(read(naming.unflat(like)))
+  arrays |= naming.flat(weights.read(naming.unflat(like)))
   found, report = transfer(arrays, ours, adapt=adapt, skip=skip)
   for name in on_host:
-    found[name] = _put(np.asarray(found[name]), ours[name])
+    found[name] = put(np.asarray(found[name]), ours[name])
   return naming.map_named(lambda name, _: found[name], params), report
 
 
-def _put(value: Shaped[np.ndarray, '...'], like: Array) -> Array:
+def put(
+  value: Shaped[np.ndarray, '...'], like: Array | jax.ShapeDtypeStruct
+) -> Array:
   """A host array as another one is: its type, and where it lies."""
   value = value.astype(like.dtype)
   return jax.make_array_from_callback(
