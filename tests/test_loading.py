@@ -1,20 +1,30 @@
+import json
+import logging
+import pathlib
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
 
 import vivit_mae
 from tests.convert import original_shapes, original_states, torch_files
+from vivit_mae import command
 from vivit_mae.evaluation import reconstruction
 from vivit_mae.tasks import classify, mae
+from vivit_mae.tools import convert
+from vivit_mae.training import loop
+
+_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
 _SIZES = original_shapes.Sizes(image=(16, 16), frames=4)
-_FIELDS = {
+_FIELDS: dict[str, Any] = {
   'heads': _SIZES.heads,
   'num_frames': _SIZES.frames,
   'image_size': _SIZES.image,
   'position_grid': _SIZES.grid,
 }
-_DECODER = {'decoder_heads': _SIZES.decoder_heads}
+_DECODER: dict[str, Any] = {'decoder_heads': _SIZES.decoder_heads}
 
 
 def _state(kind, seed=0):
@@ -60,6 +70,7 @@ def test_reconstruction_and_features_of_a_video(
   result = loaded.reconstruct(video, ratio=0.75)
   assert np.isfinite(result.psnr).all()
   one = jax.tree.map(lambda x: np.asarray(x)[0], result)
+  assert isinstance(loaded.info.task, mae.MaskedAutoencoding)
   picture = reconstruction.picture(loaded.info.task, one)
   assert picture.ndim == 3
   assert picture.std() > 5
@@ -145,3 +156,90 @@ def test_partial_loads_are_asked_for(tmp_path):
   assert 'encoder/norm/scale' in str(error.value)
   loaded = vivit_mae.load(path, partial=True, **_FIELDS, **_DECODER)
   assert 'scale' not in loaded.params['encoder']['norm']
+
+
+def _train(name, workdir, **model):
+  config = command.load(f'{_CONFIGS / name}.py:runlocal')
+  init_from = model.pop('init_from', '')
+  config.init_from.path = str(init_from)
+  config.model.update(model)
+  loop.train_and_evaluate(config, workdir)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A finished run of a few steps, of a classifier."""
+  path = tmp_path_factory.mktemp('runs') / 'classifier'
+  _train('demo_finetune', path)
+  return path
+
+
+def test_a_workdir_knows_model_weights_and_classes(run):
+  _, params, info = vivit_mae.load(run)
+  assert isinstance(info.task, classify.Classification)
+  assert info.class_names is not None
+  assert len(info.class_names) == 12
+  assert set(params) == {'encoder', 'head'}
+  video = np.zeros((1, *(info.num_frames, *info.image_size), 3), np.uint8)
+  logits = vivit_mae.load(run).logits(video)['label']
+  assert logits.shape == (1, 12)
+  with pytest.raises(ValueError, match='loaded as it was trained'):
+    vivit_mae.load(run, num_frames=32)
+
+
+def test_a_workdir_through_a_folder_of_our_own(run, tmp_path):
+  first = vivit_mae.load(run)
+  assert convert.main([str(run), str(tmp_path), '--format=vivit_mae']) == 0
+  again = vivit_mae.load(tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
+  assert again.info.class_names == first.info.class_names
+  assert again.info.stride == first.info.stride
+  assert again.model == first.model
+  assert again.info.mean == first.info.mean
+  # What a user made is not replaced unless asked for.
+  assert convert.main([str(run), str(tmp_path), '--format=vivit_mae']) == 1
+
+
+def test_the_command_prints_a_table(pretrained, tmp_path, capsys):
+  words = [str(pretrained), str(tmp_path / 'out'), '--model.heads=4']
+  words += ['--model.num_frames=4', '--model.image_size=(16, 16)']
+  assert convert.main(words) == 1
+  assert 'decoder_heads' in capsys.readouterr().err
+  words += ['--model.decoder_heads=2', '--model.position_grid=(2, 4, 4)']
+  assert convert.main(words) == 0
+  said = capsys.readouterr().out
+  assert 'encoder.blocks.0-2.attn.q_bias' in said
+  assert '75 tensors read, 75 matched' in said
+  assert vivit_mae.load(tmp_path / 'out').info.has_decoder
+
+
+def test_training_starts_from_a_foreign_file(pretrained, tmp_path, caplog):
+  """The table says what was loaded, and the first loss is the file's."""
+  with caplog.at_level(logging.INFO, 'vivit_mae'):
+    _train(
+      'own_videos_continue',
+      tmp_path,
+      init_from=pretrained,
+      variant='B/4x2',
+      image_size=(16, 16),
+      position_grid=(2, 4, 4),
+      width=_SIZES.width,
+      depth=_SIZES.depth,
+      heads=_SIZES.heads,
+      mlp_dim=_SIZES.hidden,
+      decoder_width=_SIZES.decoder_width,
+      decoder_depth=_SIZES.decoder_depth,
+      decoder_heads=_SIZES.decoder_heads,
+      decoder_mlp_dim=_SIZES.decoder_hidden,
+    )
+  assert 'weights: config.init_from, VideoMAE, pretraining' in caplog.text
+  assert 'loaded 75 of the 75 parameter arrays' in caplog.text
+
+
+def test_what_is_written_of_our_own_says_what_it_is(run, tmp_path):
+  convert.main([str(run), str(tmp_path), '--format=vivit_mae'])
+  about = json.loads((tmp_path / 'config.json').read_text())['vivit_mae']
+  assert about['task'] == 'classify'
+  (tmp_path / 'config.json').unlink()
+  with pytest.raises(ValueError, match=r'needs the config\.json beside it'):
+    vivit_mae.load(tmp_path)

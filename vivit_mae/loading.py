@@ -18,16 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jaxtyping import Array, Float, UInt8
+from ml_collections import ConfigDict
 
 from vivit_mae import config as config_lib
 from vivit_mae import masking, preprocess, targets, tasks
 from vivit_mae.convert import class_names as class_names_lib
 from vivit_mae.convert import coverage as coverage_lib
-from vivit_mae.convert import download, files, weights, zoo
+from vivit_mae.convert import download, files, ours, weights, zoo
+from vivit_mae.convert.family import Description
 from vivit_mae.data import decode, sampling, transforms
 from vivit_mae.data import video as video_lib
 from vivit_mae.evaluation import reconstruction
-from vivit_mae.models import vivit
+from vivit_mae.models import video_mae, vivit
 from vivit_mae.tasks import classify, mae
 from vivit_mae.training import checkpoints, sharding
 
@@ -46,6 +48,7 @@ class Info:
     kind: What it is, for people: 'VideoMAE, pretraining'.
     task: The training task that it fits; it holds the model, the statistics of
       the pixels and, of pretraining, masks and targets.
+    description: What model it is, as fields of a config.
     stride: Frames from one frame of a clip to the next; None where nothing
       tells, or where they are spread over the whole video.
     class_names: Of a classifier, in the order of its head, for several heads
@@ -58,6 +61,7 @@ class Info:
   source: str
   kind: str
   task: mae.MaskedAutoencoding | classify.Classification
+  description: Description
   stride: int | None = None
   class_names: ClassNames | None = None
   has_decoder: bool = False
@@ -94,7 +98,7 @@ class Loaded(NamedTuple):
     info: What else has to be known.
   """
 
-  model: nn.Module
+  model: video_mae.VideoMAE | vivit.ViViT
   params: dict[str, Any]
   info: Info
 
@@ -321,11 +325,37 @@ def _of_run(path: str) -> Loaded:
     source=path,
     kind=f'a run of task {config.task}, step {step}',
     task=task,
+    description=_described(config, task),
     stride=config.data.stride,
     class_names=names,
     has_decoder=config.task == 'mae',
   )
   return Loaded(task.model, variables['params'], info)
+
+
+def _described(
+  config: ConfigDict, task: mae.MaskedAutoencoding | classify.Classification
+) -> Description:
+  """What model a run has trained."""
+  model = {k: v for k, v in config.model.items() if v is not None}
+  target_dim = None
+  if isinstance(task, classify.Classification):
+    model['num_classes'] = task.model.num_classes
+  else:
+    target_dim = task.target.dim
+  return Description(
+    task=config.task,
+    model=model,
+    preprocess=config.preprocess.to_dict(),
+    mask={} if target_dim is None else config.mask.to_dict(),
+    target={} if target_dim is None else config.target.to_dict(),
+    target_dim=target_dim,
+  )
+
+
+def _noted_stride(checkpoint: files.Checkpoint) -> int | None:
+  stride = ours.about(checkpoint.config).get('stride')
+  return stride if isinstance(stride, int) else None
 
 
 def _names_of_run(path: str) -> ClassNames | None:
@@ -356,7 +386,8 @@ def _of_file(source: str, partial: bool, fields: Mapping[str, Any]) -> Loaded:
     source=source,
     kind=converted.family,
     task=_task(converted),
-    stride=entry.stride if entry else None,
+    description=converted.description,
+    stride=entry.stride if entry else _noted_stride(checkpoint),
     class_names=names,
     has_decoder=converted.has_decoder,
     licence=entry.licence if entry else '',

@@ -2,8 +2,8 @@
 
 A table is a list of `Rule`s that reads from left to right: our name, theirs,
 and the transform between the two. `{i}` in both stands for the number of a
-block; ours has two digits. Read forwards a table brings weights in, backwards
-it writes them out.
+block, of which ours has two digits, `{any}` for any name. Read forwards a table
+brings weights in, backwards it writes them out.
 """
 
 import dataclasses
@@ -162,20 +162,25 @@ def matches(table: Table, names: Iterable[str]) -> list[Match]:
       hit = first.fullmatch(name)
       if hit is None:
         continue
-      number = hit.groupdict().get('i')
-      theirs = tuple(_numbered(their, number) for their in each.theirs)
+      groups = hit.groupdict()
+      theirs = tuple(_filled(their, groups) for their in each.theirs)
       if names.issuperset(theirs):
-        ours = _numbered(each.ours, number and f'{int(number):02d}')
+        if 'i' in groups:
+          groups['i'] = f'{int(groups["i"]):02d}'
+        ours = _filled(each.ours, groups)
         found.append(Match(ours, theirs, each.transform))
   return found
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-  return re.compile(re.escape(name).replace(r'\{i\}', r'(?P<i>\d+)'))
+  expression = re.escape(name).replace(r'\{i\}', r'(?P<i>\d+)')
+  return re.compile(expression.replace(r'\{any\}', r'(?P<any>.+)'))
 
 
-def _numbered(name: str, number: str | None) -> str:
-  return name if number is None else name.replace('{i}', number)
+def _filled(name: str, groups: Mapping[str, str]) -> str:
+  for group, text in groups.items():
+    name = name.replace(f'{{{group}}}', text)
+  return name
 
 
 def written(table: Table, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,10 +206,11 @@ def written(table: Table, params: Mapping[str, Any]) -> dict[str, Any]:
     back = each and each.transform.to_theirs
     if found is None or each is None or back is None:
       raise ValueError(f'{name} has no place in the other format.')
-    number = found.groupdict().get('i')
+    groups = found.groupdict()
+    if 'i' in groups:
+      groups['i'] = str(int(groups['i']))
     for their, part in zip(each.theirs, back(np.asarray(value)), strict=True):
-      key = _numbered(their, number and str(int(number)))
-      arrays[key] = np.ascontiguousarray(part)
+      arrays[_filled(their, groups)] = np.ascontiguousarray(part)
   return arrays
 
 

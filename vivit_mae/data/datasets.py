@@ -40,6 +40,7 @@ SOURCE_FIELDS = (
   'eval_fraction',
   'cache_dir',
   'num_videos',
+  'labels_per_class',
 )
 
 
@@ -242,6 +243,7 @@ def source_from(data: Mapping[str, Any], split: str | None = None) -> Source:
   """
   fields = {k: data[k] for k in SOURCE_FIELDS if k in data}
   fields.pop('eval_split', None)
+  fields.pop('labels_per_class', None)
   if split is not None:
     fields['split'] = split
   return open_source(**fields)
