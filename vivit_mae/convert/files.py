@@ -63,7 +63,8 @@ class Checkpoint:
     config: The config.json of Hugging Face beside the file, if there is one.
   """
 
-  arrays: Arrays
+  # Any, because what is planned has only shapes.
+  arrays: Mapping[str, Any]
   path: pathlib.Path
   kind: str
   wrapper: str = ''
