@@ -93,7 +93,7 @@ def test_override_is_typed_as_the_field(file, field, text, value):
     ('mask.ratoi', '0.5', r'unknown .*mask\.ratoi.*config\.mask\.ratio\?'),
     ('ratio', '0.5', r'did you mean config\.mask\.ratio'),
     ('msk.ratio', '0.5', r'did you mean config\.mask\.ratio'),
-    ('mask', '0.5', r'is a section; its fields: config\.mask\.kind'),
+    ('mask', '0.5', r'is a section; its fields: config\.mask\.decoder_kind'),
     ('mask.ratio.x', '0.5', r'unknown field config\.mask\.ratio\.x'),
     ('mask.ratio', 'half', r"config\.mask\.ratio .*float, not 'half'"),
     ('batch_size', '2.5', r"config\.batch_size .*int, not '2\.5'"),

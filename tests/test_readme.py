@@ -76,7 +76,7 @@ def test_what_is_named_exists(path):
   for module in re.findall(r'python3? -m (vivit_mae[\w.]*)', text):
     importlib.import_module(module)
   named = re.findall(
-    r'\b((?:configs|benchmarks|notebooks|docs|tests)/[\w/]+\.\w+)', text
+    r'(?<![/\w])((?:configs|benchmarks|notebooks|docs|tests)/[\w/]+\.\w+)', text
   )
   assert [name for name in named if not (ROOT / name).exists()] == []
 

@@ -8,6 +8,7 @@ them.
 import dataclasses
 import functools
 import json
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ from vivit_mae.evaluation import reconstruction
 from vivit_mae.models import video_mae, vivit
 from vivit_mae.tasks import classify, mae
 from vivit_mae.training import checkpoints, sharding
+
+_log = logging.getLogger(__name__)
 
 ClassNames = tuple[str, ...] | Mapping[str, tuple[str, ...]]
 
@@ -379,6 +382,8 @@ def _of_file(source: str, partial: bool, fields: Mapping[str, Any]) -> Loaded:
     download.note_licence(entry)
     checkpoint = files.read(download.fetch(entry))
   converted = weights.convert(checkpoint, partial=partial, **fields)
+  for note in converted.description.notes:
+    _log.warning('%s: %s', source, note)
   names = converted.class_names
   if entry is not None and entry.dataset in class_names_lib.DATASETS:
     names = class_names_lib.class_names(entry.dataset)

@@ -139,7 +139,7 @@ _VIDEOMAE = (
   ),
 )
 
-_V2_ZOO = 'github.com/OpenGVLab/VideoMAEv2, docs/MODEL_ZOO.md'
+_V2_ZOO = 'github.com/OpenGVLab/VideoMAEv2/docs/MODEL_ZOO.md'
 # The hub's card says Apache-2.0, the code's LICENSE MIT. InternVideo#161 gives
 # the same paths under OpenGVLab/InternVideoMAE_models.
 _v2 = functools.partial(

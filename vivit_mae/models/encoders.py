@@ -15,7 +15,13 @@ from jaxtyping import Array, Float, Int, Key
 
 from vivit_mae.masking import Grid
 from vivit_mae.models import heads as heads_lib
-from vivit_mae.models import initialisers, layers, position_table, tubelets
+from vivit_mae.models import (
+  initialisers,
+  layers,
+  norms,
+  position_table,
+  tubelets,
+)
 
 # The axes of a block's attentions, see `transformer.Block`, by the way in
 # which space and time are factorised: not at all (model 1), by an encoder for
@@ -69,6 +75,7 @@ class Stage(nn.Module):
     final_norm: puts a norm behind the blocks.
     deferred_norm: builds this norm and leaves it to others to apply it.
     initialisation: a name in `initialisers.INITS`.
+    norm_epsilon: what this norm adds to variances.
   """
 
   grid: Grid
@@ -80,6 +87,7 @@ class Stage(nn.Module):
   final_norm: bool = True
   deferred_norm: bool = False
   initialisation: str = 'videomae'
+  norm_epsilon: float = norms.EPSILON
 
   def setup(self) -> None:
     """Builds the submodules; the blocks live in the stage's own scope."""
@@ -87,7 +95,9 @@ class Stage(nn.Module):
     nn.share_scope(self, self.blocks)
     init = initialisers.INITS[self.initialisation]
     if self.final_norm:
-      self.norm = layers.layer_norm(bias_init=init.norm_bias)
+      self.norm = layers.layer_norm(
+        bias_init=init.norm_bias, epsilon=self.norm_epsilon
+      )
     if self.class_token != 'none':
       self.cls_token = self.param('cls_token', init.class_token, (self.width,))
     self.table = position_table.PositionTable(

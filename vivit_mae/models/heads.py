@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from vivit_mae.models import attention as attention_lib
-from vivit_mae.models import layers, products, residual
+from vivit_mae.models import layers, norms, products, residual
 
 Tokens = Float[Array, 'b n d']
 ClassToken = Float[Array, 'b d'] | None
@@ -241,6 +241,7 @@ class Head(nn.Module):
     pooling: a name in `POOLINGS`; without use where there is a `pool`.
     pool: makes an `AttentivePool`; None pools by the rule `pooling`.
     norm: puts a layer norm behind the pooling (VideoMAE's fc_norm).
+    norm_epsilon: what it adds to variances.
     batch_norm: puts a batch norm without scale and bias before the
       classifiers (MAE, appendix A.1, linear probing), whose running means and
       variances are the collection 'batch_stats'.
@@ -252,6 +253,7 @@ class Head(nn.Module):
   pooling: str = 'mean'
   pool: Callable[..., AttentivePool] | None = None
   norm: bool = False
+  norm_epsilon: float = norms.EPSILON
   batch_norm: bool = False
   probe: bool = False
 
@@ -263,7 +265,7 @@ class Head(nn.Module):
     if self.pool is not None:
       self.attentive = self.pool(name='pool')
     if self.norm:
-      self.fc_norm = layers.layer_norm('norm')
+      self.fc_norm = layers.layer_norm('norm', epsilon=self.norm_epsilon)
     if self.batch_norm:
       # PyTorch's momentum .1 is .9 in Flax.
       self.standardise = nn.BatchNorm(

@@ -68,9 +68,10 @@ def linear(
 def layer_norm(
   name: str | None = None,
   bias_init: initialisers.Initialiser = initialisers.ZEROS,
+  epsilon: float = norms.EPSILON,
 ) -> norms.LayerNorm:
-  """A float32 layer norm, eps 1e-6."""
-  return norms.LayerNorm(bias_init=bias_init, name=name)
+  """A float32 layer norm."""
+  return norms.LayerNorm(bias_init=bias_init, epsilon=epsilon, name=name)
 
 
 class Attention(nn.Module):

@@ -4,7 +4,7 @@ XLA's CPU compiler works out the statistics of a row again for each of its
 elements when it fuses the gradient of a norm. Here they are written out once.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,19 +13,42 @@ from jaxtyping import Array, Float
 
 from vivit_mae.models import products
 
-_EPSILON = 1e-6
+EPSILON = 1e-6
+
+
+class Epsilons(NamedTuple):
+  """What the norms of a model add to variances.
+
+  Attributes:
+    encoder: of the blocks, the decoder's too, and of the encoder's last norm.
+    last: of the norms before the decoder's and the classifiers' linear layers.
+  """
+
+  encoder: float = EPSILON
+  last: float = EPSILON
+
+
+# Every published model, and the VideoMAE of Hugging Face's transformers, whose
+# config has 1e-12 and which leaves torch's default in its last norms
+# (modeling_videomae.py: decoder.norm, fc_norm).
+EPSILONS = {
+  'published': Epsilons(),
+  'hugging_face': Epsilons(encoder=1e-12, last=1e-5),
+}
 
 
 class LayerNorm(nn.Module):
-  """Layer norm over the last axis: float32, eps 1e-6.
+  """Layer norm over the last axis in float32.
 
   Parameters are named and start as those of `flax.linen.LayerNorm`.
 
   Attributes:
     bias_init: how the bias starts.
+    epsilon: what is added to the variance.
   """
 
   bias_init: Any = nn.initializers.zeros
+  epsilon: float = EPSILON
 
   @nn.compact
   def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
@@ -33,25 +56,27 @@ class LayerNorm(nn.Module):
     width = x.shape[-1]
     scale = self.param('scale', nn.initializers.ones, (width,))
     bias = self.param('bias', self.bias_init, (width,))
-    return _normalise(x.astype(jnp.float32)) * scale + bias
+    return _normalise(x.astype(jnp.float32), self.epsilon) * scale + bias
 
 
-@jax.custom_vjp
-def _normalise(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
-  return _forward(x)[0]
+def _result(x: Float[Array, '*b d'], epsilon: float) -> Float[Array, '*b d']:
+  return _forward(x, epsilon)[0]
 
 
-def _forward(x: Float[Array, '*b d']) -> tuple[Float[Array, '*b d'], Any]:
+def _forward(
+  x: Float[Array, '*b d'], epsilon: float
+) -> tuple[Float[Array, '*b d'], Any]:
   centred = x - jnp.mean(x, axis=-1, keepdims=True)
   variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-  scale = products.written_out(jax.lax.rsqrt(variance + _EPSILON))
+  scale = products.written_out(jax.lax.rsqrt(variance + epsilon))
   normalised = centred * scale
   return normalised, (normalised, scale)
 
 
 def _backward(
-  residuals: Any, gradient: Float[Array, '*b d']
+  epsilon: float, residuals: Any, gradient: Float[Array, '*b d']
 ) -> tuple[Float[Array, '*b d']]:
+  del epsilon  # what it does is in the scale
   normalised, scale = residuals
   along, mean = products.written_out(
     (
@@ -62,4 +87,5 @@ def _backward(
   return (scale * (gradient - mean - normalised * along),)
 
 
+_normalise = jax.custom_vjp(_result, nondiff_argnums=(1,))
 _normalise.defvjp(_forward, _backward)

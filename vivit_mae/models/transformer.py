@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from vivit_mae.models import initialisers, layers
+from vivit_mae.models import initialisers, layers, norms
 from vivit_mae.models.residual import LayerScale, drop_path, dropout, fold_in
 
 REMATS = {
@@ -47,6 +47,7 @@ class Block(nn.Module):
     drop_path_rescale: see `drop_path`.
     initialisation: a name in `initialisers.INITS`.
     cosine: see `layers.Attention`.
+    norm_epsilon: what the norms add to variances.
   """
 
   heads: int
@@ -62,6 +63,7 @@ class Block(nn.Module):
   drop_path_rescale: bool = True
   initialisation: str = 'videomae'
   cosine: bool = False
+  norm_epsilon: float = norms.EPSILON
 
   @nn.compact
   def __call__(
@@ -125,7 +127,7 @@ class Block(nn.Module):
 
   def _norm(self, name: str) -> nn.Module:
     init = initialisers.INITS[self.initialisation]
-    return layers.layer_norm(name, init.norm_bias)
+    return layers.layer_norm(name, init.norm_bias, self.norm_epsilon)
 
 
 class Stack(nn.Module):

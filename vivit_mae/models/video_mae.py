@@ -23,6 +23,7 @@ from vivit_mae.masking import TokenMask
 from vivit_mae.models import (
   initialisers,
   layers,
+  norms,
   position_table,
   positions,
   products,
@@ -81,6 +82,7 @@ class Decoder(nn.Module):
     table: makes the positions.
     class_token: a name in `DECODER_CLASS_TOKENS`, or 'none'.
     dtype: of the matrix products.
+    norm_epsilon: what the last norm adds to variances.
   """
 
   target_dim: int
@@ -88,6 +90,7 @@ class Decoder(nn.Module):
   table: Any
   class_token: str
   dtype: str
+  norm_epsilon: float
 
   def setup(self) -> None:
     """Builds the submodules; blocks and table live in the decoder's scope."""
@@ -98,7 +101,7 @@ class Decoder(nn.Module):
     if self.class_token == 'own':
       width = self.positions.width
       self.cls_token = self.param('cls_token', initialisers.ZEROS, (width,))
-    self.norm = layers.layer_norm()
+    self.norm = layers.layer_norm(epsilon=self.norm_epsilon)
     self.head = layers.linear(self.target_dim, self.dtype)
 
   def __call__(
@@ -208,6 +211,7 @@ class VideoMAE(video_model.VideoModel, kw_only=True):
       ),
       class_token=class_token,
       dtype=self.dtype,
+      norm_epsilon=norms.EPSILONS[self.epsilons].last,
     )
 
   def check(self) -> None:

@@ -16,6 +16,7 @@ from vivit_mae.models import (
   encoders,
   initialisers,
   layers,
+  norms,
   positions,
   transformer,
   tubelets,
@@ -29,6 +30,7 @@ _CHOICES = {
   'attention_order': ATTENTION_ORDERS,
   'class_token': encoders.CLASS_TOKENS,
   'dtype': layers.DTYPES,
+  'epsilons': norms.EPSILONS,
   'factorisation': encoders.FACTORISATIONS,
   'gelu': activations.GELUS,
   'initialisation': initialisers.INITS,
@@ -72,6 +74,7 @@ class VideoModel(nn.Module, kw_only=True):
     cosine_attention: likewise `cosine`; in the decoder too.
     layer_scale: initial value of LayerScale, 0 for none.
     gelu: 'erf' or 'tanh', see `layers.Mlp`.
+    epsilons: what norms add to variances, a name in `norms.EPSILONS`.
     dropout: rate of the dropout behind positions, attentions, GELUs and MLPs.
     drop_path: drop path rate of the last block of each stack.
     drop_path_rescale: see `residual.drop_path`.
@@ -102,6 +105,7 @@ class VideoModel(nn.Module, kw_only=True):
   cosine_attention: bool = False
   layer_scale: float = 0.0
   gelu: str = 'erf'
+  epsilons: str = 'published'
   dropout: float = 0.0
   drop_path: float = 0.0
   drop_path_rescale: bool = True
@@ -265,6 +269,7 @@ class VideoModel(nn.Module, kw_only=True):
       'drop_path_rescale': self.drop_path_rescale,
       'initialisation': self.initialisation,
       'cosine': self.cosine_attention,
+      'norm_epsilon': norms.EPSILONS[self.epsilons].encoder,
     }
     block = functools.partial(
       transformer.Block, heads=heads, mlp_dim=mlp_dim, **{**common, **fields}
@@ -303,6 +308,7 @@ class VideoModel(nn.Module, kw_only=True):
       'class_token': self.class_token,
       'final_norm': final_norm,
       'initialisation': self.initialisation,
+      'norm_epsilon': norms.EPSILONS[self.epsilons].encoder,
     }  # fmt: skip
 
   def check_video(self, video: Float[Array, 'b t h w c']) -> None:

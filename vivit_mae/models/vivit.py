@@ -11,7 +11,7 @@ from typing import Any
 import flax.struct
 from jaxtyping import Array, Float, Key
 
-from vivit_mae.models import encoders, layers, tubelets, video_model
+from vivit_mae.models import encoders, layers, norms, tubelets, video_model
 from vivit_mae.models import heads as heads_lib
 
 # Tubelets as a Conv3D sees them, or frames at equal distances, one for each
@@ -110,6 +110,7 @@ class ViViT(video_model.VideoModel, kw_only=True):
       pooling=pooling,
       pool=pool,
       norm=self.norm == 'after_pooling',
+      norm_epsilon=norms.EPSILONS[self.epsilons].last,
       batch_norm=self.probe_batch_norm,
       probe=self.probe,
       name='head',

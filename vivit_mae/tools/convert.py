@@ -140,6 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   if info.coverage is not None:
     print(info.coverage.table())
     print(info.coverage.summary)
+  for note in info.description.notes:
+    print(f'note: {note}')
   if info.licence:
     print(f'licence of the weights: {info.licence}')
   print(f'written to {options["destination"]}')
