@@ -64,6 +64,7 @@ def get_config(arg=''):
   config.optimizer.min_learning_rate = 0.0
   config.optimizer.warmup_epochs = 5.0
   config.optimizer.weight_decay = 0.05
+  config.optimizer.decay_tokens = True
   config.optimizer.b2 = 0.95
   config.optimizer.clip_norm = 0.02
 

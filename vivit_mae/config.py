@@ -116,6 +116,7 @@ def defaults(task: str = 'mae') -> ConfigDict:
     trust_coefficient=1e-3,  # lars
     weight_decay=0.05,
     weight_decay_end=_optional(float),  # None: constant
+    decay_tokens=False,  # positions, class and mask tokens too (MAE-ST)
     schedule='cosine',  # 'cosine' (VideoMAE) | 'warmup_cosine' (MAE-ST)
     warmup_epochs=40.0,
     warmup_steps=_optional(int),  # instead of warmup_epochs
@@ -230,6 +231,10 @@ def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
   config = defaults(saved['task'])
   with config.unlocked():
     _update(config, saved)
+    # What `recipe` was called in pretraining, when it chose the decoder alone.
+    if 'decoder' in config.model:
+      config.model.recipe = config.model.decoder
+      del config.model.decoder
   return config
 
 

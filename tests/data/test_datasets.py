@@ -1,5 +1,6 @@
 import pickle
 
+import numpy as np
 import pytest
 
 from tests.data import tiny_videos
@@ -283,3 +284,21 @@ def test_no_prepared_dataset(path):
 def test_unfinished_dataset_does_not_open(tmp_path):
   with pytest.raises(ValueError, match='no finished dataset'):
     datasets.open_source('tfds', str(tmp_path))
+
+
+def test_few_labelled_videos_of_each_class():
+  examples = [
+    datasets.Example(video=b'', label=i % 3, id=f'{i}') for i in range(30)
+  ]
+  source = datasets.FileSource('thirty', examples, ('a', 'b', 'c'), False)
+  few = datasets.labelled(source, 4)
+  found = [few[i] for i in range(len(few))]
+  assert len(found) == 12
+  counts = np.bincount([example.label for example in found])
+  assert counts.tolist() == [4, 4, 4]
+  assert len({example.id for example in found}) == 12
+  # The same ones each time.
+  again = datasets.labelled(source, 4)
+  assert [again[i].id for i in range(12)] == [example.id for example in found]
+  with pytest.raises(ValueError, match=r"labels_per_class=11.* 10 .* 'a'"):
+    datasets.labelled(source, 11)

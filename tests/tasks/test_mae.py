@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,7 @@ import optax
 import pytest
 
 from vivit_mae import config as config_lib
-from vivit_mae import tasks
+from vivit_mae import masking, tasks
 from vivit_mae.models import tubelets, video_mae
 from vivit_mae.tasks import mae
 
@@ -333,3 +334,72 @@ def test_layers_and_saved_positions_are_those_of_the_model():
   adapted = learned.adapt('encoder/position_embedding', saved, (16, 32))
   assert adapted is not None
   assert adapted.shape == (16, 32)
+
+
+def test_with_two_masks_only_what_neither_shows_counts():
+  task = tiny_task(
+    mask={'kind': 'tube', 'ratio': 0.75, 'decoder_kind': 'running_cell'}
+  )
+  mask = task.sample_training_mask(row_keys())
+  grid = task.model.grid
+  assert mask.decoded.shape == (3, grid[0] * grid[1] * grid[2] // 2)
+  unit = jnp.asarray(make_batch()['video'], jnp.float32) / 255
+  prediction = jax.random.normal(
+    jax.random.key(0), (*mask.decoded.shape, task.target.dim)
+  )
+  got = task.clip_loss(prediction, unit, mask)
+  target = np.asarray(task.target.target(unit))
+  for row in range(3):
+    hidden = set(np.asarray(mask.masked[row]).tolist())
+    errors = [
+      np.mean((np.asarray(prediction[row, i]) - target[row, token]) ** 2)
+      for i, token in enumerate(np.asarray(mask.decoded[row]).tolist())
+      if token in hidden
+    ]
+    np.testing.assert_allclose(got[row], np.mean(errors), rtol=1e-5)
+  # A visible token's error is nobody's.
+  counted = np.asarray(
+    masking.decoded_and_masked(mask, math.prod(task.model.grid))
+  )
+  assert 0 < counted.mean() < 1
+  wrong = prediction + 100 * (1 - counted)[..., None]
+  np.testing.assert_allclose(task.clip_loss(wrong, unit, mask), got, rtol=1e-5)
+  # Evaluation decodes all that is masked.
+  assert task.sample_mask(row_keys()).decoded is None
+
+
+def test_two_masks_cost_less():
+  one = tiny_task(mask={'kind': 'tube', 'ratio': 0.75})
+  two = tiny_task(
+    mask={'kind': 'tube', 'ratio': 0.75, 'decoder_kind': 'running_cell'}
+  )
+  assert two.flops_per_clip() < one.flops_per_clip()
+
+
+@pytest.mark.parametrize('recipe', ['mae_st', 'pyslowfast', 'videomae_v2'])
+def test_the_loss_of_every_recipe_falls(recipe):
+  config = tiny_config(mask={'kind': 'random', 'ratio': 0.5})
+  config.model.recipe = recipe
+  config.model.cosine_attention = recipe == 'videomae_v2'
+  if recipe == 'videomae_v2':
+    config.mask.decoder_kind = 'running_cell'
+  task = tasks.build(config)
+  variables = task.init(jax.random.key(0))
+  optimizer = optax.adam(3e-3)
+  batch = make_batch()
+
+  @jax.jit
+  def step(params, state):
+    def loss(params):
+      return task.loss({'params': params}, batch, row_keys())[0]
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    updates, state = optimizer.update(gradient, state)
+    return optax.apply_updates(params, updates), state, value
+
+  params, state = variables['params'], optimizer.init(variables['params'])
+  losses = []
+  for _ in range(25):
+    params, state, value = step(params, state)
+    losses.append(float(value))
+  assert losses[-1] < 0.9 * losses[0]

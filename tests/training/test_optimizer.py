@@ -104,6 +104,12 @@ def test_decay_goes_by_name_and_shape():
     },
     'mask_token': False,
   }
+  # MAE-ST's pretraining spares only what has one dimension there.
+  both = optimizer.decays(params, tokens=True)
+  assert both['mask_token']
+  assert both['encoder']['position_embedding']
+  assert both['encoder']['class_token']
+  assert not both['encoder']['block_00']['qkv']['q_bias']
 
 
 @pytest.mark.parametrize('end', [None, 0.25])

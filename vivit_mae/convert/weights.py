@@ -14,12 +14,39 @@ import numpy as np
 from flax import traverse_util
 
 from vivit_mae import masking
+from vivit_mae.convert import (
+  av_mae,
+  big_vision,
+  files,
+  hf_videomae,
+  hf_vit,
+  hf_vivit,
+  image_vit,
+  mae_st,
+  ours,
+  rules,
+  scenic,
+  videomae,
+)
 from vivit_mae.convert import coverage as coverage_lib
-from vivit_mae.convert import files, mae_st, rules, videomae
 from vivit_mae.convert.family import Description, Family
 from vivit_mae.models import tubelets, variants, video_mae, vivit
 
-FAMILIES: tuple[Family, ...] = (*videomae.FAMILIES, *mae_st.FAMILIES)
+FAMILIES: tuple[Family, ...] = (
+  ours.FAMILY,
+  *videomae.FAMILIES,
+  *mae_st.FAMILIES,
+  *hf_videomae.FAMILIES,
+  # Before those of clips, which have the same names.
+  *hf_vit.FAMILIES,
+  *hf_vivit.FAMILIES,
+  *image_vit.FAMILIES,
+  *scenic.FAMILIES,
+  *av_mae.FAMILIES,
+  *big_vision.FAMILIES,
+)
+
+ClassNames = tuple[str, ...] | Mapping[str, tuple[str, ...]]
 
 # The parameters of a decoder, all or none of which a file of pretraining has.
 _DECODER = re.compile(r'(bridge|decoder)/.*|mask_token')
@@ -40,7 +67,8 @@ class Converted:
     params: Its parameters, nested, float32 arrays of numpy.
     coverage: What became of each array.
     has_decoder: Whether a decoder came along, in pretraining.
-    class_names: The names of the classes that the file tells, None without.
+    class_names: The names of the classes that the file tells, for several
+      heads those of each; None without.
   """
 
   family: str
@@ -49,7 +77,7 @@ class Converted:
   params: dict[str, Any]
   coverage: coverage_lib.Coverage
   has_decoder: bool
-  class_names: tuple[str, ...] | None
+  class_names: ClassNames | None
 
 
 def recognise(checkpoint: files.Checkpoint) -> Family:
@@ -275,8 +303,13 @@ def _matched(
   return arrays, rows
 
 
-def _class_names(config: Mapping[str, Any] | None) -> tuple[str, ...] | None:
-  """The labels in a config of Hugging Face, unless they are placeholders."""
+def _class_names(config: Mapping[str, Any] | None) -> ClassNames | None:
+  """The labels in a config, unless they are placeholders."""
+  told = ours.about(config).get('class_names')
+  if isinstance(told, Mapping):
+    return {head: tuple(names) for head, names in told.items()}
+  if told:
+    return tuple(told)
   labels = (config or {}).get('id2label')
   if not isinstance(labels, Mapping) or not labels:
     return None

@@ -1,5 +1,6 @@
 """Update rules with VideoMAE's and MAE-ST's schedules, as an optax chain."""
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -62,17 +63,26 @@ def warmup_cosine(
 SCHEDULES = {'cosine': videomae_cosine, 'warmup_cosine': warmup_cosine}
 
 
-def decays(params: Any) -> Any:
+def decays(params: Any, *, tokens: bool = False) -> Any:
   """Which parameters decay: a tree of booleans.
 
   Not those of one dimension (biases, norms, LayerScale), nor anything named as
   a bias, a position table or a class or mask token, whatever its shape
   (VideoMAE, optim_factory.py).
+
+  Args:
+    params: The parameters.
+    tokens: Lets positions and class and mask tokens decay too (MAE-ST's
+      pretraining, util/misc.py, where they have three dimensions).
+
+  Returns:
+    The tree.
   """
 
   def rule(name: str, leaf: Any) -> bool:
-    special = name.endswith(('bias', 'token')) or 'position' in name
-    return leaf.ndim > 1 and not special
+    if name.endswith('token') or 'position' in name:
+      return tokens
+    return leaf.ndim > 1 and not name.endswith('bias')
 
   return naming.map_named(rule, params)
 
@@ -133,17 +143,21 @@ def scale_by_layer(
   return optax.stateless(lambda updates, _: naming.map_named(scale, updates))
 
 
+def _decays(config: ConfigDict) -> Any:
+  return functools.partial(decays, tokens=config.decay_tokens)
+
+
 def _adamw(config: ConfigDict, decay: Any) -> list[Any]:
   return [
     optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
-    optax.add_decayed_weights(decay, mask=decays),
+    optax.add_decayed_weights(decay, mask=_decays(config)),
   ]
 
 
 def _sgd(config: ConfigDict, decay: Any) -> list[Any]:
   """As torch: the decay is a part of the gradient that gathers momentum."""
   return [
-    optax.add_decayed_weights(decay, mask=decays),
+    optax.add_decayed_weights(decay, mask=_decays(config)),
     optax.trace(decay=config.momentum, nesterov=config.nesterov),
   ]
 
@@ -151,10 +165,10 @@ def _sgd(config: ConfigDict, decay: Any) -> list[Any]:
 def _lars(config: ConfigDict, decay: Any) -> list[Any]:
   """As MAE's linear probes: what does not decay is not rescaled either."""
   return [
-    optax.add_decayed_weights(decay, mask=decays),
+    optax.add_decayed_weights(decay, mask=_decays(config)),
     optax.masked(
       optax.scale_by_trust_ratio(trust_coefficient=config.trust_coefficient),
-      decays,
+      _decays(config),
     ),
     optax.trace(decay=config.momentum),
   ]
