@@ -137,8 +137,14 @@ def defaults(task: str = 'mae') -> ConfigDict:
   )
   config.resume = ''  # another workdir to go on from: state and data
   config.init_from = dict(
-    path='',  # a workdir to take only the weights from
+    path='',  # a workdir, public weights: a file, or a name of the zoo
     skip=(),  # regular expressions: weights of it that are left out
+    # How an image model becomes a video model, see `models/inflate.py`.
+    inflate=dict(
+      kernel='central_frame',  # | 'average' | 'average_arp'
+      positions='resize_tile',  # | 'resize' | 'tile'
+      temporal='copy',  # | 'zero' | 'fresh': of factorised self-attention
+    ),
   )
   config.mesh = dict(
     data=-1,  # -1: all the devices that fsdp leaves

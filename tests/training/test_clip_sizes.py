@@ -104,7 +104,11 @@ def test_a_classifier_takes_other_clips(
     caplog.at_level(logging.INFO, 'vivit_mae'),
   ):
     state, _ = checkpoints.initial_state(
-      own, abstract, create, init_from=origin.weights(config), adapt=task.adapt
+      own,
+      abstract,
+      create,
+      init_from=origin.weights(config, task.model),
+      adapt=task.adapt,
     )
 
   grid = (num_frames // 2, pixels // 16, pixels // 16)

@@ -7,13 +7,16 @@ a name of the zoo.
 import functools
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from vivit_mae.convert import download, files, weights, zoo
+from vivit_mae.convert import download, files, inflation, weights, zoo
+from vivit_mae.convert.coverage import LEFT, LOADED, RESIZED
 from vivit_mae.convert.family import Description
+from vivit_mae.models import video_mae, vivit
 from vivit_mae.training import naming, transfer
 
 _log = logging.getLogger(__name__)
@@ -36,18 +39,27 @@ def describe(path: str) -> Description:
   return weights.describe(checkpoint)
 
 
+def is_inflated(description: Description, num_frames: int) -> bool:
+  """Whether weights are those of an image model, and clips are asked for."""
+  return description.model.get('num_frames') == 1 < num_frames
+
+
 def weights_of(
-  path: str, mean: tuple[float, ...], std: tuple[float, ...]
+  path: str,
+  statistics: Mapping[str, tuple[float, ...]],
+  model: video_mae.VideoMAE | vivit.ViViT,
+  inflate: Mapping[str, str],
 ) -> transfer.Weights:
   """Public weights under our names.
 
   What a file holds beyond them is logged; so is it where they were trained
-  with other statistics of the pixels.
+  with other statistics of the pixels. Those of an image model are inflated.
 
   Args:
     path: A file, a folder, or a name of the zoo.
-    mean: `config.preprocess.mean` of the run that takes them.
-    std: Likewise.
+    statistics: `config.preprocess` of the run that takes them: mean and std.
+    model: What is trained.
+    inflate: `config.init_from.inflate`.
 
   Returns:
     The weights.
@@ -58,16 +70,23 @@ def weights_of(
   checkpoint = _read(path)
   family = weights.recognise(checkpoint)
   description = weights.describe(checkpoint)
-  arrays, left = weights.renamed(checkpoint)
+  kind = family.name
+  if is_inflated(description, model.num_frames):
+    kind += ', inflated'
+    arrays, left = _inflated(checkpoint, model, inflate)
+  else:
+    arrays, left = weights.renamed(checkpoint)
   for name, trained in description.preprocess.items():
-    if not np.allclose(trained, {'mean': mean, 'std': std}[name]):
+    if not np.allclose(trained, statistics[name]):
       _log.warning(
         '%s was trained with preprocess.%s %s, and this run has %s',
         path,
         name,
         tuple(trained),
-        {'mean': mean, 'std': std}[name],
+        statistics[name],
       )
+  for note in description.notes:
+    _log.warning('%s: %s', path, note)
   if left:
     _log.warning('%s: not understood: %s', path, naming.listed(sorted(left)))
 
@@ -77,10 +96,35 @@ def weights_of(
     )
 
   return transfer.Weights(
-    source=f'{family.name} ({path})',
+    source=f'{kind} ({path})',
     shapes={name: tuple(array.shape) for name, array in arrays.items()},
     read=read,
   )
+
+
+def _inflated(
+  checkpoint: files.Checkpoint,
+  model: video_mae.VideoMAE | vivit.ViViT,
+  how: Mapping[str, str],
+) -> tuple[dict[str, Any], list[str]]:
+  """The arrays of a video model that an image's make, and what is left."""
+  # Only the shapes are of use: what stays fresh does so in the run.
+  blank = jax.tree.map(
+    lambda x: np.broadcast_to(np.float32(0), x.shape), weights.shapes_of(model)
+  )
+  params, coverage = inflation.inflated(
+    checkpoint,
+    blank,
+    model,
+    kernel=how['kernel'],
+    positions=how['positions'],
+    temporal=how['temporal'],
+    partial=True,
+  )
+  flat = naming.flat(params)
+  made = {row.ours for row in coverage.of(LOADED, RESIZED)}
+  left = [name for row in coverage.of(LEFT) for name in row.theirs]
+  return {name: flat[name] for name in made}, left
 
 
 def _placed(array: np.ndarray, leaf: jax.ShapeDtypeStruct) -> Any:

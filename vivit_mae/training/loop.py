@@ -187,7 +187,7 @@ def _run(
   )
   sources: dict[str, Any] = dict(
     resume=config.resume,
-    init_from=origin.weights(config),
+    init_from=origin.weights(config, task.model),
     skip=config.init_from.skip,
     adapt=task.adapt,
   )

@@ -1,6 +1,7 @@
 """What a new run takes over from the run whose weights it starts with."""
 
 from collections.abc import Callable
+from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -41,7 +42,9 @@ def inherit(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
     description = foreign.describe(config.init_from.path)
     found = None
     # What the shapes do not tell is taken to be as in this run.
-    if not {'num_frames', 'image_size'} & set(description.unknown):
+    told = not {'num_frames', 'image_size'} & set(description.unknown)
+    # An image has no time to be stretched: its tables are tiled.
+    if told and not foreign.is_inflated(description, config.model.num_frames):
       found = learned_on(dict(description.model))
   if not found or tuple(found) == _grid(config.model):
     return config
@@ -51,26 +54,30 @@ def inherit(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
 
 
 def weights(
-  config: ConfigDict,
+  config: ConfigDict, model: Any
 ) -> Callable[[], transfer.Weights] | None:
   """What finds the weights that `config.init_from` names.
 
   Args:
     config: The experiment.
+    model: What is trained.
 
   Returns:
     A function that finds them: those of a run, or public ones, see `foreign`;
     None where the experiment names none.
   """
   path = config.init_from.path
+  inflate = config.init_from.inflate.to_dict()
   if not path:
     return None
-  mean, std = tuple(config.preprocess.mean), tuple(config.preprocess.std)
+  statistics = {
+    name: tuple(config.preprocess[name]) for name in ('mean', 'std')
+  }
 
   def find() -> transfer.Weights:
     if checkpoints.holds_any(path):
       return checkpoints.weights_of(path)
-    return foreign.weights_of(path, mean, std)
+    return foreign.weights_of(path, statistics, model, inflate)
 
   return find
 
