@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import pathlib
@@ -10,6 +11,7 @@ import pytest
 import vivit_mae
 from tests.convert import original_shapes, original_states, torch_files
 from vivit_mae import command
+from vivit_mae.convert import class_names
 from vivit_mae.evaluation import reconstruction
 from vivit_mae.tasks import classify, mae
 from vivit_mae.tools import convert
@@ -120,9 +122,9 @@ def test_a_classifier_knows_its_classes_only_where_they_are_told(tmp_path):
   assert loaded.info.class_names is None
   video = np.zeros((1, 4, 16, 16, 3), np.uint8)
   assert loaded.logits(video)['label'].shape == (1, 7)
-  names = tuple('abcdefg')
-  named = vivit_mae.load(path, class_names=names, **_FIELDS)
-  assert named.info.class_names == names
+  letters = tuple('abcdefg')
+  named = vivit_mae.load(path, class_names=letters, **_FIELDS)
+  assert named.info.class_names == letters
   with pytest.raises(ValueError, match=r"'label': 7.*'label': 400"):
     vivit_mae.load(path, class_names='kinetics_400', **_FIELDS)
   with pytest.raises(ValueError, match='holds no decoder'):
@@ -243,3 +245,22 @@ def test_what_is_written_of_our_own_says_what_it_is(run, tmp_path):
   (tmp_path / 'config.json').unlink()
   with pytest.raises(ValueError, match=r'needs the config\.json beside it'):
     vivit_mae.load(tmp_path)
+
+
+def test_the_classes_of_kinetics_400_are_taken_from_a_head_of_710(tmp_path):
+  sizes = dataclasses.replace(_SIZES, classes=710)
+  rng = np.random.default_rng(0)
+  state = original_states.videomae_finetune_state(sizes, rng)
+  path = _file(tmp_path / 'k710.pth', state)
+  whole = vivit_mae.load(path, **_FIELDS)
+  taken = vivit_mae.load(path, class_names='kinetics_400', **_FIELDS)
+  video = rng.integers(0, 256, (1, 4, 16, 16, 3), np.uint8)
+  rows = class_names.rows_of_710('kinetics_400')
+  np.testing.assert_allclose(
+    taken.logits(video)['label'],
+    np.asarray(whole.logits(video)['label'])[:, rows],
+    rtol=1e-5,
+  )
+  assert taken.info.class_names == class_names.class_names('kinetics_400')
+  with pytest.raises(ValueError, match='kinetics_400'):
+    vivit_mae.load(path, class_names='something_something_v2', **_FIELDS)

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from vivit_mae.loading import Info, Loaded, load, read_clip
+  from vivit_mae.loaded import Info, Loaded, read_clip
+  from vivit_mae.loading import load
 
 __all__ = ['Info', 'Loaded', 'load', 'read_clip']
 __version__ = '0.1.0'
@@ -13,6 +14,6 @@ def __getattr__(name: str) -> Any:
   """Imports what loads weights when it is asked for: it is heavy."""
   if name not in __all__:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  from vivit_mae import loading
+  from vivit_mae import loaded, loading
 
-  return getattr(loading, name)
+  return getattr(loading if name == 'load' else loaded, name)

@@ -44,9 +44,8 @@ _DECODER_LAYERS = (
   'decoder.decoder_encoder.layer.',
 )
 _POSITIONS = 'embeddings.position_embeddings'
-_BLOCK: Table = (
-  *PLAIN_BLOCK,
-  *QKV_BIASES,
+# The names that transformers 5 has in memory, of attention and MLP.
+LATER: Table = (
   Rule(
     'attention/qkv/kernel',
     tuple(f'attention.{part}_proj.weight' for part in 'qkv'),
@@ -60,6 +59,8 @@ _BLOCK: Table = (
   *linear('mlp/fc1', 'mlp.fc1'),
   *linear('mlp/fc2', 'mlp.fc2'),
 )
+
+_BLOCK: Table = (*PLAIN_BLOCK, *QKV_BIASES, *LATER)
 
 
 def _blocks(ours: str, layers: tuple[str, ...]) -> Table:

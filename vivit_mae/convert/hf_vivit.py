@@ -25,12 +25,11 @@ from vivit_mae.convert.hf_videomae import (
   QKV_BIASES,
   is_video,
 )
+from vivit_mae.convert.hf_vit import LATER
 from vivit_mae.convert.rules import (
   CONV3D,
-  LINEARS,
   TABLE,
   TOKEN,
-  Rule,
   linear,
   norm,
   rule,
@@ -39,19 +38,8 @@ from vivit_mae.convert.rules import (
 
 _LATER_BLOCK = (
   *norm('norm1', 'layernorm_before'),
-  Rule(
-    'attention/qkv/kernel',
-    tuple(f'attention.{part}_proj.weight' for part in 'qkv'),
-    LINEARS,
-  ),
-  *(
-    rule(f'attention/{part}_bias', f'attention.{part}_proj.bias')
-    for part in 'qkv'
-  ),
-  *linear('attention/proj', 'attention.o_proj'),
   *norm('norm2', 'layernorm_after'),
-  *linear('mlp/fc1', 'mlp.fc1'),
-  *linear('mlp/fc2', 'mlp.fc2'),
+  *LATER,
 )
 
 # What is written has the first names.

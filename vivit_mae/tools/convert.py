@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vivit_mae import loaded as loaded_lib
 from vivit_mae import loading
 from vivit_mae.convert import class_names, export, ours
 from vivit_mae.tools import arguments
@@ -69,7 +70,7 @@ def convert(
   class_names: str | None = None,
   overwrite: bool = False,
   fields: dict[str, Any] | None = None,
-) -> loading.Loaded:
+) -> loaded_lib.Loaded:
   """Converts weights; the arguments are those of the command.
 
   Args:
