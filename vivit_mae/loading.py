@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from vivit_mae import config as config_lib
 from vivit_mae import targets, tasks
 from vivit_mae.convert import class_names as class_names_lib
-from vivit_mae.convert import download, files, ours, weights, zoo
+from vivit_mae.convert import files, ours, public, weights
 from vivit_mae.convert.family import Description
 from vivit_mae.loaded import ClassNames, Info, Loaded
 from vivit_mae.models import vivit
@@ -160,13 +160,7 @@ def _names_of_run(path: str) -> ClassNames | None:
 
 def _of_file(source: str, partial: bool, fields: Mapping[str, Any]) -> Loaded:
   """Weights of another project, from a file or from the zoo."""
-  entry = None
-  if os.path.exists(source):
-    checkpoint = files.read(source)
-  else:
-    entry = zoo.lookup(source)
-    download.note_licence(entry)
-    checkpoint = files.read(download.fetch(entry))
+  checkpoint, entry = public.read(source)
   converted = weights.convert(checkpoint, partial=partial, **fields)
   for note in converted.description.notes:
     _log.warning('%s: %s', source, note)

@@ -236,7 +236,7 @@ def test_parameters_of_another_model_are_refused(tmp_path):
 def test_nothing_is_overwritten_unasked(tmp_path):
   converted = weights.convert(read(PRETRAINING))
   (tmp_path / 'config.json').write_text('{}')
-  with pytest.raises(ValueError, match=r'config\.json would be overwritten'):
+  with pytest.raises(ValueError, match=r'config\.json would be replaced'):
     _export(converted, tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['config.json']
   _export(converted, tmp_path, overwrite=True)

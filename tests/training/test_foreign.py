@@ -67,5 +67,5 @@ def test_statistics_that_differ_are_said(image_vit, caplog):
 
 
 def test_a_path_that_is_nothing_names_the_zoo():
-  with pytest.raises(ValueError, match=r'no file .* docs/model_zoo\.md'):
+  with pytest.raises(ValueError, match=r'no file, .* docs/model_zoo\.md'):
     foreign.describe('runs/nowhere')

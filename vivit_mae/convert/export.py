@@ -23,6 +23,7 @@ from vivit_mae.convert import (
   hf_config,
   hf_videomae,
   hf_vivit,
+  ours,
   rules,
   videomae,
   weights,
@@ -273,12 +274,7 @@ def _write(
   """Writes the files, or none where one is in the way."""
   weights_path = directory / 'model.safetensors'
   paths = (weights_path, *(directory / name for name in contents))
-  there = [str(path) for path in paths if path.exists()]
-  if there and not overwrite:
-    raise ValueError(
-      f'{" and ".join(there)} would be overwritten: take another folder, or '
-      'overwrite=True.'
-    )
+  ours.check_free(paths, overwrite)
   directory.mkdir(parents=True, exist_ok=True)
   for name, content in contents.items():
     text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'

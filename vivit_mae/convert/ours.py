@@ -7,7 +7,7 @@ is normalised and what its classes are called.
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ def write(
   config.write_text(json.dumps({_KEY: about}, indent=2) + '\n')
 
 
-def check_free(paths: tuple[pathlib.Path, ...], overwrite: bool) -> None:
+def check_free(paths: Iterable[pathlib.Path], overwrite: bool) -> None:
   """Refuses to replace files unless it is asked for.
 
   Raises:

@@ -25,11 +25,15 @@ def lookup(name: str) -> Entry:
   """
   if name in ZOO:
     return ZOO[name]
-  nearest = difflib.get_close_matches(name, ZOO, n=3, cutoff=0)
   raise ValueError(
     f'No public weights are called {name!r}; the nearest of {len(ZOO)} names '
-    f'(all in docs/model_zoo.md): {", ".join(nearest)}.'
+    f'(all in docs/model_zoo.md): {", ".join(nearest(name))}.'
   )
+
+
+def nearest(name: str) -> list[str]:
+  """The three names most like one that is not there."""
+  return difflib.get_close_matches(name, ZOO, n=3, cutoff=0)
 
 
 _COLUMNS = (

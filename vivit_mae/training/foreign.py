@@ -6,14 +6,13 @@ a name of the zoo.
 
 import functools
 import logging
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from vivit_mae.convert import download, files, inflation, weights, zoo
+from vivit_mae.convert import files, inflation, public, weights
 from vivit_mae.convert.coverage import LEFT, LOADED, RESIZED
 from vivit_mae.convert.family import Description
 from vivit_mae.models import video_mae, vivit
@@ -133,22 +132,5 @@ def _placed(array: np.ndarray, leaf: jax.ShapeDtypeStruct) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _read(path: str) -> files.Checkpoint:
-  """The arrays of a file, or of one that the zoo knows."""
-  if os.path.exists(path):
-    return files.read(path)
-  if path in zoo.ZOO:
-    entry = zoo.lookup(path)
-    download.note_licence(entry)
-    return files.read(download.fetch(entry))
-  raise ValueError(
-    f'{_FIELD}={path!r} is no workdir, no file and no folder, nor a name in '
-    f'docs/model_zoo.md: {_nearest(path)}'
-  )
-
-
-def _nearest(path: str) -> str:
-  try:
-    zoo.lookup(path)
-  except ValueError as error:
-    return str(error)
-  return ''
+  checkpoint, _ = public.read(path, _FIELD)
+  return checkpoint
