@@ -262,5 +262,14 @@ def test_the_classes_of_kinetics_400_are_taken_from_a_head_of_710(tmp_path):
     rtol=1e-5,
   )
   assert taken.info.class_names == class_names.class_names('kinetics_400')
+  chosen = [7, 3]
+  some = vivit_mae.load(path, class_rows=chosen, **_FIELDS)
+  np.testing.assert_allclose(
+    some.logits(video)['label'],
+    np.asarray(whole.logits(video)['label'])[:, chosen],
+    rtol=1e-5,
+  )
+  with pytest.raises(ValueError, match='from 0 to 709'):
+    vivit_mae.load(path, class_rows=[710], **_FIELDS)
   with pytest.raises(ValueError, match='kinetics_400'):
     vivit_mae.load(path, class_names='something_something_v2', **_FIELDS)

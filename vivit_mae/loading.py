@@ -9,11 +9,12 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -35,6 +36,7 @@ def load(
   *,
   partial: bool = False,
   class_names: str | ClassNames | None = None,
+  class_rows: Sequence[int] | None = None,
   **fields: Any,
 ) -> Loaded:
   """Loads weights: `model, params, info = vivit_mae.load(...)`.
@@ -49,6 +51,9 @@ def load(
     class_names: The classes of a head, in its order, or the name of a dataset
       in `convert.class_names.DATASETS`; None for what comes with the weights.
       Of VideoMAE V2's head of 710 classes, 'kinetics_400' takes its classes.
+    class_rows: Which classes of the head to keep, by number, in the order
+      wanted: what misc/label_710to600.json and its like in VideoMAE V2's
+      repository hold. None for all.
     **fields: Fields of the model that should differ, or that a foreign file
       does not tell: `num_frames=32` resizes the positions. Not of workdirs.
 
@@ -69,10 +74,14 @@ def load(
     loaded = _of_run(source)
   else:
     loaded = _of_file(source, partial, fields)
+  num_classes = getattr(loaded.model, 'num_classes', None)
+  if class_rows is not None:
+    loaded = _taken(loaded, class_rows)
+  elif isinstance(class_names, str) and num_classes == 710:
+    loaded = _taken(loaded, class_names_lib.rows_of_710(class_names).tolist())
   if class_names is None:
     return loaded
   if isinstance(class_names, str):
-    loaded = _taken_from_710(loaded, class_names)
     class_names = class_names_lib.class_names(class_names)
   return loaded._replace(
     info=dataclasses.replace(
@@ -216,22 +225,34 @@ def _task(
   )
 
 
-def _taken_from_710(loaded: Loaded, dataset: str) -> Loaded:
-  """Takes a dataset's classes out of a head of Kinetics-710, if it is one."""
+def _taken(loaded: Loaded, rows: Sequence[int]) -> Loaded:
+  """Keeps some classes of a head."""
   model, params, info = loaded
   if (
     not isinstance(model, vivit.ViViT)
     or not isinstance(info.task, classify.Classification)
-    or model.num_classes != 710
+    or not isinstance(model.num_classes, int)
   ):
-    return loaded
-  rows = class_names_lib.rows_of_710(dataset)
+    raise ValueError(
+      f'class_rows are of a single head, and {info.source} is {info.kind}.'
+    )
+  kept = np.asarray(rows, np.int64)
+  if (
+    kept.ndim != 1
+    or not len(kept)
+    or not (0 <= kept.min() <= kept.max() < model.num_classes)
+  ):
+    raise ValueError(
+      f'class_rows have to be numbers from 0 to {model.num_classes - 1}, as '
+      f'{info.source} has {model.num_classes} classes.'
+    )
   head = dict(params['head'])
-  head['label'] = {name: x[..., rows] for name, x in head['label'].items()}
-  model = model.clone(num_classes=len(rows))
-  fields = {**info.description.model, 'num_classes': len(rows)}
+  head['label'] = {name: x[..., kept] for name, x in head['label'].items()}
+  model = model.clone(num_classes=len(kept))
+  fields = {**info.description.model, 'num_classes': len(kept)}
   info = dataclasses.replace(
     info,
+    class_names=None,
     task=dataclasses.replace(info.task, model=model),
     description=dataclasses.replace(info.description, model=fields),
   )
