@@ -2,9 +2,6 @@
 
   python -m vivit_mae.main --config=configs/own_videos_continue.py \
       --config.data.path=my_videos --workdir=runs/my_videos
-  python -m vivit_mae.main --config=configs/own_videos_finetune.py:B \
-      --config.data.path=my_clips --config.init_from.path=runs/my_videos \
-      --workdir=runs/my_clips
 
 `my_videos` is a folder of videos, with or without subfolders; no labels are
 needed, and a csv or a prepared dataset works too (see `own_videos_mae.py`).
@@ -20,8 +17,10 @@ videos. On a CPU, `--config.model.dtype=float32` is faster.
 
 Recipe: VideoMAE's pretraining at the rate of its large sets, with a short
 warm-up, for 100 epochs. It is ours, and not tuned; on few videos expect to want
-more epochs. The statistics of the pixels are those that the weights were
-trained with. Flip is off: it is right only where left and right mean the same.
+more epochs. `configs/own_videos_finetune.py:B` goes on from what comes out, with
+`--config.init_from.path=runs/my_videos`. The statistics of the pixels are those
+that the weights were trained with. Flip is off: it is right only where left and
+right mean the same.
 """
 
 from vivit_mae import config as config_lib

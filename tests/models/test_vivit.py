@@ -82,7 +82,28 @@ def test_poolings(variables, pooling):
     np.testing.assert_allclose(pooled, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('norm', vivit.NORMS)
+def test_a_deferred_norm_is_the_encoders_behind_the_pooling():
+  model = _model(norm='deferred')
+  variables = _init(model)
+  params = variables['params']
+  assert 'norm' in params['encoder']
+  assert 'norm' not in params['head']
+  scale = jnp.linspace(0.5, 2.0, 24)
+  params['encoder']['norm'] = {'scale': scale, 'bias': scale - 1}
+  tokens = _apply(model, variables, _video(), method='features')
+  mean = tokens.mean(1)
+  normed = (mean - mean.mean(-1, keepdims=True)) / jnp.sqrt(
+    mean.var(-1, keepdims=True) + 1e-6
+  )
+  pooled = _apply(model, variables, _video(), method='pooled')
+  np.testing.assert_allclose(pooled, normed * scale + scale - 1, atol=1e-5)
+  with pytest.raises(ValueError, match="'deferred' needs an encoder of one"):
+    _model(norm='deferred', factorisation='encoder').check()
+  with pytest.raises(ValueError, match="'deferred' stands behind a pooling"):
+    _model(norm='deferred', head='attentive').check()
+
+
+@pytest.mark.parametrize('norm', ['before_pooling', 'after_pooling'])
 def test_the_norm_stands_before_or_after_pooling(norm):
   params = _init(_model(norm=norm))['params']
   assert ('norm' in params['encoder']) == (norm == 'before_pooling')
