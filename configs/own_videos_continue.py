@@ -17,10 +17,10 @@ videos. On a CPU, `--config.model.dtype=float32` is faster.
 
 Recipe: VideoMAE's pretraining at the rate of its large sets, with a short
 warm-up, for 100 epochs. It is ours, and not tuned; on few videos expect to want
-more epochs. `configs/own_videos_finetune.py:B` goes on from what comes out, with
-`--config.init_from.path=runs/my_videos`. The statistics of the pixels are those
-that the weights were trained with. Flip is off: it is right only where left and
-right mean the same.
+more epochs. `configs/own_videos_finetune.py:B` goes on from what comes out,
+with `--config.init_from.path=runs/my_videos`. The statistics of the pixels are
+those that the weights were trained with. Flip is off: it is right only where
+left and right mean the same.
 """
 
 from vivit_mae import config as config_lib
