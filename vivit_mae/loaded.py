@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import logging
 import os
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -16,15 +14,12 @@ from jaxtyping import Array, Float, UInt8
 from vivit_mae import masking, preprocess
 from vivit_mae.convert import coverage as coverage_lib
 from vivit_mae.convert.family import Description
+from vivit_mae.convert.weights import ClassNames
 from vivit_mae.data import decode, sampling, transforms
 from vivit_mae.data import video as video_lib
 from vivit_mae.evaluation import reconstruction
 from vivit_mae.models import video_mae, vivit
 from vivit_mae.tasks import classify, mae
-
-_log = logging.getLogger(__name__)
-
-ClassNames = tuple[str, ...] | Mapping[str, tuple[str, ...]]
 
 # Of every published recipe on Kinetics but ViViT's.
 _STRIDE = 4

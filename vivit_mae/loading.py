@@ -23,7 +23,8 @@ from vivit_mae import targets, tasks
 from vivit_mae.convert import class_names as class_names_lib
 from vivit_mae.convert import files, ours, public, weights
 from vivit_mae.convert.family import Description
-from vivit_mae.loaded import ClassNames, Info, Loaded
+from vivit_mae.convert.weights import ClassNames
+from vivit_mae.loaded import Info, Loaded
 from vivit_mae.models import vivit
 from vivit_mae.tasks import classify, mae
 from vivit_mae.training import checkpoints, sharding
@@ -219,8 +220,8 @@ def _task(
     mask_kind=mask['kind'],
     mask_ratio=mask['ratio'],
     mask_rounding=mask['rounding'],
-    decoder_mask_kind=None,
-    decoder_mask_ratio=0.5,
+    decoder_mask_kind=mask.get('decoder_kind'),
+    decoder_mask_ratio=mask.get('decoder_ratio', 0.5),
     **statistics,
   )
 

@@ -56,8 +56,6 @@ class Family:
     marks: Names that every file of it has.
     describe: Says what the model is, from the shapes and the hub's config.
     absent: Names that none has.
-    ignored: Regular expressions of arrays that need no place, such as fixed
-      tables of positions.
     when: What else the arrays have to be, where names are not enough; they may
       be only shapes. None for nothing.
     unused: Regular expressions of arrays that are left out, with the reason.
@@ -68,7 +66,6 @@ class Family:
   marks: tuple[str, ...]
   describe: Callable[[Shapes, HubConfig], Description]
   absent: tuple[str, ...] = ()
-  ignored: tuple[str, ...] = ()
   when: Callable[[Mapping[str, Any]], bool] | None = None
   unused: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -81,9 +78,8 @@ class Family:
     )
 
   def ignores(self, name: str) -> bool:
-    """Whether an array of this name needs no place, or is left out."""
-    patterns = (*self.ignored, *self.unused)
-    return any(re.fullmatch(pattern, name) for pattern in patterns)
+    """Whether an array of this name is left out."""
+    return any(re.fullmatch(pattern, name) for pattern in self.unused)
 
   def reason(self, name: str) -> str:
     """Why an array of this name is left out; '' where nothing is to say."""

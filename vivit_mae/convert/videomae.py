@@ -96,21 +96,15 @@ def _encoder(shapes: Shapes, prefix: str = '') -> tuple[dict, dict]:
 def _pretraining(shapes: Shapes, config: HubConfig) -> Description:
   del config
   model, unknown = _encoder(shapes, 'encoder.')
-  decoder, more = decoder_fields(
-    'videomae',
+  sizes = (
     shapes['encoder.patch_embed.proj.weight'][0],
     shapes['mask_token'][-1],
     count(shapes, 'decoder.blocks.{i}.norm1.weight'),
     shapes['decoder.blocks.0.mlp.fc1.weight'][0],
   )
+  decoder, more = decoder_fields('videomae', *sizes)
   if more:
-    decoder, more = decoder_fields(
-      'videomae_v2',
-      shapes['encoder.patch_embed.proj.weight'][0],
-      shapes['mask_token'][-1],
-      count(shapes, 'decoder.blocks.{i}.norm1.weight'),
-      shapes['decoder.blocks.0.mlp.fc1.weight'][0],
-    )
+    decoder, more = decoder_fields('videomae_v2', *sizes)
   scale = shapes.get('decoder.blocks.0.attn.scale')
   if scale:
     decoder['decoder_heads'], more = scale[0], {}

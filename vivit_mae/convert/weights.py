@@ -172,7 +172,8 @@ def convert(
   leaves = traverse_util.flatten_dict(shapes_of(model), sep='/')
   expected = _shapes(leaves)
   arrays, rows = _matched(family, checkpoint, model, expected)
-  has_decoder = 'mask_token' in arrays
+  # A file has all of a decoder or none of it: a part of one is a fault.
+  has_decoder = any(_DECODER.fullmatch(name) for name in arrays)
   rows += [
     coverage_lib.Row((), name, coverage_lib.MISSING, shape)
     for name, shape in expected.items()
@@ -193,7 +194,8 @@ def convert(
     model=model,
     params=traverse_util.unflatten_dict(arrays, sep='/'),
     coverage=coverage,
-    has_decoder=has_decoder,
+    has_decoder=has_decoder
+    and all(n in arrays for n in expected if _DECODER.fullmatch(n)),
     class_names=_class_names(checkpoint.config),
   )
 

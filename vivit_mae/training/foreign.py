@@ -67,6 +67,8 @@ def weights_of(
     ValueError: See `describe`.
   """
   checkpoint = _read(path)
+  # It served `describe`, and is not to lie in memory while training goes on.
+  _read.cache_clear()
   family = weights.recognise(checkpoint)
   description = weights.describe(checkpoint)
   kind = family.name
