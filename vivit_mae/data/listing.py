@@ -39,11 +39,13 @@ class Example:
       `labels`.
     id: A name that stays the same on every machine: the path relative to the
       folder or list the video came from.
+    segment: Start and end in seconds of the part that is meant; None for all.
   """
 
   video: bytes | str
   label: Label
   id: str
+  segment: tuple[float | int, float | int] | None = None
 
 
 @runtime_checkable
