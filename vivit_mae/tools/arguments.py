@@ -12,6 +12,13 @@ class Parser(argparse.ArgumentParser):
   def __init__(self, **options):
     super().__init__(allow_abbrev=False, **options)
 
+  def parse_known_args(self, args=None, namespace=None):
+    """Parses; a command says itself which of its options are unknown."""
+    found, rest = super().parse_known_args(args, namespace)
+    if rest:
+      self.error(f'unrecognized arguments: {" ".join(rest)}')
+    return found, rest
+
   def error(self, message: str) -> NoReturn:
     """Ends the process with a message."""
     found = re.search(r'unrecognized arguments: (\S+)', message)
