@@ -1,0 +1,404 @@
+"""Videos that are stored as pictures: one JPEG, PNG or the like for each frame.
+
+They are read like encoded videos (`decode.probe`, `decode.read_clips` hand them
+on to here), except that a rate must be given, as pictures hold none: frame i is
+shown at i / fps seconds. Only the pictures that a clip asks for are read.
+
+Pictures are taken as they are stored. A rotation in their EXIF data is ignored:
+programs that write out the frames of a video leave none, and TensorFlow's
+decoder, which read most such data sets so far, ignores it too.
+"""
+
+import dataclasses
+import functools
+import io
+import os
+import posixpath
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+from etils import epath
+from jaxtyping import UInt8
+from PIL import Image
+
+from vivit_mae.data import container, transforms
+from vivit_mae.data.video import Clip, VideoError, VideoInfo
+
+EXTENSIONS = frozenset(('.jpg', '.jpeg', '.png', '.webp', '.bmp'))
+
+# Optical flow that lies among the pictures, as in mmaction2's "rawframes".
+_FLOW = 'flow_'
+
+# Lists of pictures in memory; a worker reads one video at a time.
+_KEPT_INDICES = 4
+
+
+@runtime_checkable
+class Frames(Protocol):
+  """The pictures of one video, encoded; can be pickled."""
+
+  @property
+  def fps(self) -> float | int:
+    """Pictures per second."""
+    ...
+
+  def __len__(self) -> int: ...
+
+  def read(self, i: int) -> bytes:
+    """Picture i as it is stored.
+
+    Raises:
+      VideoError: it cannot be read.
+    """
+    ...
+
+  def title(self, i: int) -> str:
+    """What picture i is called in messages."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderFrames:
+  """Numbered pictures in a folder, such as `img_00001.jpg`.
+
+  The number is the last run of digits in the name; the pictures come in the
+  order of their numbers, which must be evenly spaced. Pictures without a
+  number, and optical flow (`flow_*`), are left out.
+
+  Attributes:
+    path: The folder; any path `etils.epath` understands. It is listed on first
+      use.
+    fps: Pictures per second.
+  """
+
+  path: str
+  fps: float | int = 30
+
+  def __len__(self) -> int:
+    return len(_list_folder(self.path))
+
+  def read(self, i: int) -> bytes:
+    """Picture i as it is stored.
+
+    Raises:
+      VideoError: the folder or the picture cannot be read.
+    """
+    picture = _list_folder(self.path)[i]
+    try:
+      return (epath.Path(self.path) / picture).read_bytes()
+    except OSError as error:
+      raise _unreadable(error, self.path, picture) from None
+
+  def title(self, i: int) -> str:
+    """The name of the file of picture i."""
+    return _list_folder(self.path)[i]
+
+
+@dataclasses.dataclass(frozen=True)
+class TarFrames:
+  """Numbered pictures in an uncompressed tar file, as `FolderFrames`.
+
+  Attributes:
+    path: The file; any path `etils.epath` understands. Its index is read on
+      first use.
+    fps: Pictures per second.
+  """
+
+  path: str
+  fps: float | int = 30
+
+  def __len__(self) -> int:
+    return len(_list_tar(self.path))
+
+  def read(self, i: int) -> bytes:
+    """Picture i as it is stored.
+
+    Raises:
+      VideoError: the file cannot be read.
+    """
+    picture, offset, size = _list_tar(self.path)[i]
+    try:
+      with epath.Path(self.path).open('rb') as file:
+        file.seek(offset)
+        return file.read(size)
+    except OSError as error:
+      raise _unreadable(error, self.path, picture) from None
+
+  def title(self, i: int) -> str:
+    """The name of picture i within the file."""
+    return _list_tar(self.path)[i][0]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedFrames:
+  """Pictures in memory.
+
+  Attributes:
+    pictures: Each encoded, in the order they are shown.
+    fps: Pictures per second.
+  """
+
+  pictures: Sequence[bytes]
+  fps: float | int = 30
+
+  def __len__(self) -> int:
+    return len(self.pictures)
+
+  def read(self, i: int) -> bytes:
+    """Picture i as it is stored."""
+    return bytes(self.pictures[i])
+
+  def title(self, i: int) -> str:
+    """The number of picture i, from 0."""
+    return f'picture {i}'
+
+
+def probe(
+  source: Frames,
+  name: str = '',
+  segment: tuple[float | int, float | int] | None = None,
+) -> VideoInfo:
+  """Says what a video holds, from its first picture and their number.
+
+  Args:
+    source: The pictures.
+    name: What to call the video in errors.
+    segment: Start and end in seconds of the part that is meant; None for all.
+
+  Returns:
+    The properties of the video, or of the segment alone.
+
+  Raises:
+    VideoError: there is no picture, or the first one is none.
+  """
+  return _Pictures(source, name, segment).info
+
+
+def read_clips(
+  source: Frames,
+  plan: Callable[[VideoInfo], Sequence[Clip]],
+  name: str = '',
+  segment: tuple[float | int, float | int] | None = None,
+) -> list[UInt8[np.ndarray, 't h w 3']]:
+  """Decodes the pictures of some clips of one video, each picture once.
+
+  Args:
+    source: The pictures.
+    plan: Chooses the clips, knowing what the video holds. Called once.
+    name: What to call the video in errors.
+    segment: Start and end in seconds of the part that is meant; None for all.
+
+  Returns:
+    RGB pixels of each clip. Pictures of another size than the video's first
+    are resized to it before anything is cut out.
+
+  Raises:
+    VideoError: a picture that is wanted cannot be read.
+    ValueError: a clip asks for frames or pixels that the video has not.
+  """
+  pictures = _Pictures(source, name, segment)
+  plans = plan(pictures.info)
+  clips = [np.zeros((len(c.frames), *c.size, 3), np.uint8) for c in plans]
+  places: dict[int, list[tuple[int, int]]] = {}
+  for k, clip in enumerate(plans):
+    for t, i in enumerate(clip.frames.tolist()):
+      places.setdefault(i, []).append((k, t))
+  for i in sorted(places):
+    rgb = pictures.decode(i)
+    for k, t in places[i]:
+      clip = plans[k]
+      clips[k][t] = transforms.crop_and_resize(
+        rgb, clip.box, clip.size, flip=clip.flip, antialias=clip.antialias
+      )
+  return clips
+
+
+class _Pictures:
+  """The pictures of a video or of a segment of it, decoded one at a time.
+
+  Attributes:
+    info: What they are.
+  """
+
+  def __init__(
+    self,
+    source: Frames,
+    name: str,
+    segment: tuple[float | int, float | int] | None,
+  ):
+    self._source, self._name = source, name
+    fps = float(source.fps)
+    start, stop = 0, len(source)
+    if segment is not None:
+      # Half a thousandth of a frame: 2.04 s x 25 a second is frame 51.
+      begin, end = (int(np.ceil(s * fps - 5e-4)) for s in segment)
+      start, stop = max(0, begin), min(stop, end)
+    if start >= stop:
+      where = '' if segment is None else f' in {segment[0]} to {segment[1]} s'
+      raise VideoError(
+        'no_frames', name, f'{len(source)} pictures, none{where}'
+      )
+    self._first = start
+    self._encoded = {start: source.read(start)}
+    codec, width, height, gray = self._header()
+    count = stop - start
+    self.info = VideoInfo(
+      num_frames=count,
+      duration=count / fps,
+      fps=fps,
+      width=width,
+      height=height,
+      rotation=0,
+      codec=codec,
+      pixel_format='gray' if gray else 'rgb24',
+      variable_frame_rate=False,
+      timestamps=np.arange(count) / fps,
+    )
+
+  def decode(self, i: int) -> UInt8[np.ndarray, 'h w 3']:
+    """RGB pixels of frame i, in the size of the first.
+
+    Raises:
+      VideoError: it does not decode.
+      ValueError: there is no such frame.
+    """
+    info = self.info
+    if not 0 <= i < info.num_frames:
+      raise ValueError(
+        f'frame {i} is asked of a video of {info.num_frames} frames'
+      )
+    row = self._first + i
+    encoded = self._encoded.get(row) or self._source.read(row)
+    pixels = None
+    if encoded:
+      try:
+        pixels = cv2.imdecode(
+          np.frombuffer(encoded, np.uint8),
+          cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+        )
+      except cv2.error as error:
+        raise self._corrupt(row, error.err) from None
+    if pixels is None:
+      raise self._corrupt(row, f'its {len(encoded)} bytes do not decode')
+    rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return transforms.crop_and_resize(rgb, None, (info.height, info.width))
+
+  def _header(self) -> tuple[str, int, int, bool]:
+    """Format, width and height of the first picture, and if it is grey."""
+    row = self._first
+    try:
+      # Reads the header only.
+      with Image.open(io.BytesIO(self._encoded[row])) as picture:
+        width, height = picture.size
+        found = (picture.format or '').lower()
+        gray = picture.mode in ('1', 'L', 'LA', 'I', 'I;16')
+    except Image.DecompressionBombError as error:
+      raise VideoError('too_large', self._name, str(error)) from None
+    except (OSError, ValueError) as error:
+      raise self._corrupt(row, f'it is no picture: {error}') from None
+    if width * height > container.MAX_PIXELS:
+      raise VideoError(
+        'too_large',
+        self._name,
+        f'{width}x{height}; at most {container.MAX_PIXELS} pixels are read',
+      )
+    return found, width, height, gray
+
+  def _corrupt(self, row: int, detail: str) -> VideoError:
+    return VideoError(
+      'corrupt', self._name, f'{self._source.title(row)}: {detail}'
+    )
+
+
+def is_picture(name: str) -> bool:
+  """Whether a file is one by its name; hidden files are not."""
+  base, extension = posixpath.splitext(posixpath.basename(name))
+  return extension.lower() in EXTENSIONS and not base.startswith('.')
+
+
+def in_order(names: Iterable[str], where: str) -> list[str]:
+  """Picks out the pictures of one video and puts them in order.
+
+  Args:
+    names: Files of a folder or a tar file; only `is_picture` counts.
+    where: The name of the video, for errors.
+
+  Returns:
+    The numbered pictures, by number.
+
+  Raises:
+    VideoError: there is none, one is missing, or they are of several kinds,
+      such as `img_1.jpg` and `depth_1.png`.
+  """
+  kinds: dict[tuple[str, str], list[tuple[int, str]]] = {}
+  for name in names:
+    match = re.fullmatch(r'(.*?)(\d+)(\D*)', name, re.DOTALL)
+    if not is_picture(name) or not match:
+      continue
+    if not posixpath.basename(match[1]).startswith(_FLOW):
+      kinds.setdefault((match[1], match[3]), []).append((int(match[2]), name))
+  if not kinds:
+    raise VideoError('no_frames', where, 'no numbered pictures')
+  if len(kinds) > 1:
+    shown = ', '.join(f'{a}*{b} ({len(v)})' for (a, b), v in kinds.items())
+    raise VideoError('corrupt', where, f'several kinds of pictures: {shown}')
+  found = sorted(*kinds.values())
+  numbers = np.array([number for number, _ in found])
+  if len(found) > 1:
+    steps = np.diff(numbers)
+    if steps.min() == 0:
+      again = found[int(steps.argmin()) + 1]
+      raise VideoError('corrupt', where, f'two pictures of number {again[0]}')
+    gaps = np.flatnonzero(steps != steps.min())
+    if len(gaps):
+      before = int(gaps[0])
+      raise VideoError(
+        'corrupt',
+        where,
+        f'no picture of number {numbers[before] + steps.min()}, which should '
+        f'follow {found[before][1]}; {len(gaps)} gaps in all',
+      )
+  return [name for _, name in found]
+
+
+@functools.lru_cache(_KEPT_INDICES)
+def _list_folder(path: str) -> list[str]:
+  try:
+    return in_order((p.name for p in epath.Path(path).iterdir()), path)
+  except OSError as error:
+    raise _unreadable(error, path) from None
+
+
+@functools.lru_cache(_KEPT_INDICES)
+def _list_tar(path: str) -> list[tuple[str, int, int]]:
+  """Name, offset and size in bytes of each picture of a tar file."""
+  try:
+    with (
+      epath.Path(path).open('rb') as file,
+      tarfile.open(fileobj=file, mode='r:') as archive,
+    ):
+      members = {m.name: m for m in archive if m.isreg()}
+  except OSError as error:
+    raise _unreadable(error, path) from None
+  except tarfile.TarError as error:
+    kind = 'truncated' if 'end of data' in str(error) else 'unreadable'
+    raise VideoError(kind, path, f'as an uncompressed tar: {error}') from None
+  return [
+    (name, members[name].offset_data, members[name].size)
+    for name in in_order(members, path)
+  ]
+
+
+def _unreadable(error: OSError, path: str, picture: str = '') -> VideoError:
+  """What a failure to read a file means."""
+  missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+  reason = error.strerror or os.fspath(path)
+  return VideoError(
+    'missing' if missing else 'unreadable',
+    path,
+    f'{picture}: {reason}' if picture else reason,
+  )
