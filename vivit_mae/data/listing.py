@@ -8,15 +8,17 @@ import dataclasses
 import fnmatch
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from vivit_mae.data import labels
+from vivit_mae.data.frames import Frames
 from vivit_mae.data.labels import ClassNames, Label
 
 SPLITS = {
   'train': 'train',
   'training': 'train',
   'validation': 'validation',
+  'validate': 'validation',
   'valid': 'validation',
   'val': 'validation',
   'dev': 'validation',
@@ -29,23 +31,49 @@ SPLITS = {
 _SHOWN = 10
 
 
+# Start and end in seconds of a part of a video.
+Segment = tuple[float | int, float | int]
+
+
+class Box(NamedTuple):
+  """A person in the middle frame of an example, and what they do.
+
+  Attributes:
+    x1: Left edge, as a fraction of the frame's width.
+    y1: Upper edge, as a fraction of its height.
+    x2: Right edge.
+    y2: Lower edge.
+    person: Which person it is, the same throughout a video; -1 = not known.
+    classes: Indices of the classes that apply, sorted.
+  """
+
+  x1: float
+  y1: float
+  x2: float
+  y2: float
+  person: int
+  classes: tuple[int, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Example:
   """One video of a dataset.
 
   Attributes:
-    video: The encoded bytes, or the path of the file.
+    video: The encoded bytes, the path of the file, or its pictures.
     label: Index into the dataset's class names, or several; -1 = no label. See
       `labels`.
     id: A name that stays the same on every machine: the path relative to the
-      folder or list the video came from.
-    segment: Start and end in seconds of the part that is meant; None for all.
+      folder or list the video came from, or what the dataset itself calls it.
+    segment: The part that is meant; None for all.
+    boxes: The persons in its middle frame, in data that has boxes.
   """
 
-  video: bytes | str
+  video: bytes | str | Frames
   label: Label
   id: str
-  segment: tuple[float | int, float | int] | None = None
+  segment: Segment | None = None
+  boxes: tuple[Box, ...] | None = None
 
 
 @runtime_checkable
@@ -63,11 +91,13 @@ class Listing:
 
   Attributes:
     splits: Examples by split, in a stable order.
-    class_names: Sorted; `Example.label` indexes them. Empty = no labels; with
-      several heads, those of each.
+    class_names: In the dataset's own order, else sorted; `Example.label`
+      indexes them. Empty = no labels; with several heads, those of each.
     multi_label: Whether several classes may apply to a video.
-    skipped: (id, reason) of files that are not videos by their name.
+    skipped: (id, reason) of files and entries that are left out: files that are
+      not videos by their name, for instance.
     missing: (id, reason) of examples whose files do not exist.
+    duplicates: (id, reason) of entries that name a video once more.
   """
 
   splits: dict[str, tuple[Example, ...]]
@@ -75,6 +105,7 @@ class Listing:
   multi_label: bool = False
   skipped: tuple[tuple[str, str], ...] = ()
   missing: tuple[tuple[str, str], ...] = ()
+  duplicates: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,12 +118,16 @@ class Entry:
     id: See `Example`.
     label: The name of its class, '' = none; or several names, as
       `labels.numbering` takes them.
+    segment: See `Example`.
+    boxes: See `Example`.
   """
 
   split: str
   path: str
   id: str
   label: str | tuple[str, ...]
+  segment: Segment | None = None
+  boxes: tuple[Box, ...] | None = None
 
 
 def number_labels(
@@ -115,8 +150,10 @@ def number_labels(
   number = labels.numbering(class_names, multi_label)
   splits: dict[str, list[Example]] = {}
   for entry in entries:
-    example = Example(entry.path, number(entry.label), entry.id)
-    splits.setdefault(entry.split, []).append(example)
+    label = number(entry.label)
+    splits.setdefault(entry.split, []).append(
+      Example(entry.path, label, entry.id, entry.segment, entry.boxes)
+    )
   ordered = sorted(splits, key=lambda s: (s != 'train', s))
   return Listing(
     {s: tuple(splits[s]) for s in ordered}, class_names, multi_label, **report

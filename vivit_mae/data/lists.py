@@ -1,39 +1,14 @@
 """Reads folders of videos and lists of videos."""
 
-import csv
 import dataclasses
 import os
 import posixpath
-import re
 from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from vivit_mae.data import listing
+from vivit_mae.data import list_lines, listing, scan, segments
 from vivit_mae.data.labels import ClassNames
-
-# Containers that FFmpeg reads as video; other files are left out and reported.
-EXTENSIONS = frozenset(
-  (
-    *('.3g2', '.3gp', '.asf', '.avi', '.f4v', '.flv', '.gif', '.m2ts', '.m2v'),
-    *('.m4v', '.mjpeg', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.mts'),
-    *('.mxf', '.ogv', '.ts', '.vob', '.webm', '.wmv', '.y4m'),
-  )
-)
-
-_PATH_COLUMNS = ('path', 'video_path', 'video', 'file', 'filename', 'filepath')
-_LABEL_COLUMNS = ('label', 'class', 'class_name', 'category', 'action')
-_SEVERAL = 'labels'  # all that apply, with ';' between them
-_HEAD = 'label.'  # the label of one head: 'label.verb'
-_SPLIT_COLUMNS = ('split', 'subset')
-
-# `path label` with any of the usual separators. The path runs to its last
-# known extension, so that it may hold spaces and commas without quotes.
-_ENDINGS = '|'.join(map(re.escape, sorted(EXTENSIONS)))
-_LINE = re.compile(
-  rf'(?P<path>.*(?:{_ENDINGS}))(?:(?:\s*[,;\t]\s*|\s+)(?P<rest>.*))?',
-  re.IGNORECASE,
-)
 
 
 def read_folder(
@@ -60,22 +35,24 @@ def read_folder(
       `unlabelled` fits no class folder.
   """
   root = epath.Path(root).expanduser()
+  place = os.fspath(root)
   if not root.is_dir():
     raise ValueError(
       f'No such folder of videos: {str(root)!r}. Give the path of an existing '
       "folder, or use source 'csv' for a list of videos."
     )
-  files = list(_walk(root, '', (_real(root),)))
-  videos = [f for f in files if _extension(f) in EXTENSIONS]
+  files = list(_walk(place, '', (_real(place),)))
+  videos = [f for f in files if scan.is_video(f)]
   skipped = tuple(
-    (f, f'{_extension(f) or "no extension"}: not known as a video')
+    (f, f'{scan.extension(f) or "no extension"}: not known as a video')
     for f in files
-    if _extension(f) not in EXTENSIONS
+    if not scan.is_video(f)
   )
   if not videos:
     raise ValueError(
       f'{str(root)!r} holds no video: {len(files)} other files were found. '
-      f'Videos are known by their extension: {" ".join(sorted(EXTENSIONS))}.'
+      'Videos are known by their extension: '
+      f'{" ".join(sorted(scan.VIDEO_EXTENSIONS))}.'
     )
   by_split = all(f.split('/')[0] in listing.SPLITS and '/' in f for f in videos)
   entries = []
@@ -86,7 +63,9 @@ def read_folder(
     folders.add(folder)
     label = '' if listing.fits(folder, unlabelled) else folder.strip()
     entries.append(
-      listing.Entry(listing.SPLITS[split], str(root / name), name, label)
+      listing.Entry(
+        listing.SPLITS[split], posixpath.join(place, name), name, label
+      )
     )
   listing.check_unlabelled(
     unlabelled, folders - {''}, f'class folder of {root}'
@@ -111,6 +90,9 @@ def read_csv(
   between: the data is then multi-label, and an empty field says that no class
   applies. Columns `label.verb`, `label.noun` and so on hold one label for each
   of several heads.
+
+  Columns `start` and `end` (or `start_time` and `end_time`), in seconds or
+  h:mm:ss.ss, say which part of the video is meant; both empty mean all of it.
 
   Args:
     path: The list, or a folder that holds `train.csv`, `val.csv` (or
@@ -139,15 +121,21 @@ def read_csv(
   entries: list[listing.Entry] = []
   kinds: dict[tuple[str, ...], str] = {}
   for file in lists:
-    base = epath.Path(root).expanduser() if root else file.parent
-    if '://' not in os.fspath(base):
-      base = epath.Path(os.path.abspath(base))
+    base = os.fspath(epath.Path(root).expanduser() if root else file.parent)
+    if not scan.is_remote(base):
+      base = os.path.abspath(base)
     split = listing.SPLITS.get(posixpath.splitext(file.name)[0], 'train')
-    for video, fields, own_split in _read_lines(file):
-      kinds.setdefault(tuple(fields), str(file))
-      place, name = _resolve(video, base)
+    for line in list_lines.read(file):
+      kinds.setdefault(tuple(line.labels), str(file))
+      place, name = _resolve(line.path, base)
       entries.append(
-        listing.Entry(own_split or split, place, name, _names(fields))
+        listing.Entry(
+          line.split or split,
+          place,
+          segments.name(name, line.segment),
+          _names(line.labels),
+          line.segment,
+        )
       )
   if len(kinds) > 1:
     raise ValueError(
@@ -156,18 +144,19 @@ def read_csv(
     )
   kind = next(iter(kinds), ('label',))
   entries, names = _classes(entries, kind, unlabelled, str(path))
+  there = scan.existing(entry.path for entry in entries)
   missing = tuple(
-    (e.id, 'no such file') for e in entries if not epath.Path(e.path).exists()
+    (e.id, 'no such file') for e in entries if e.path not in there
   )
   return listing.number_labels(
-    entries, names, (_SEVERAL,) in kinds, missing=missing
+    entries, names, (list_lines.SEVERAL,) in kinds, missing=missing
   )
 
 
 def _names(fields: dict[str, str]) -> tuple[str, ...]:
   """The labels of one line: those that apply, or that of each head."""
-  if _SEVERAL in fields:
-    several = (name.strip() for name in fields[_SEVERAL].split(';'))
+  if list_lines.SEVERAL in fields:
+    several = (name.strip() for name in fields[list_lines.SEVERAL].split(';'))
     return tuple(_number(name) for name in several if name)
   return tuple(map(_number, fields.values()))
 
@@ -184,13 +173,13 @@ def _classes(
   none = {name for name in found if listing.fits(name, unlabelled)}
 
   def cleared(label):
-    if kind == (_SEVERAL,):
+    if kind == (list_lines.SEVERAL,):
       return ('',) if none.intersection(label) else label
     return tuple('' if name in none else name for name in label)
 
   labels = [cleared(entry.label) for entry in entries]
-  if kind[0].startswith(_HEAD):
-    heads = [head.removeprefix(_HEAD) for head in kind]
+  if kind[0].startswith(list_lines.HEAD):
+    heads = [head.removeprefix(list_lines.HEAD) for head in kind]
     columns = zip(*labels, strict=True)
     names = {
       head: _list_classes(set(column) - {''})
@@ -198,7 +187,7 @@ def _classes(
     }
   else:
     names = _list_classes({name for label in labels for name in label} - {''})
-    if kind != (_SEVERAL,):
+    if kind != (list_lines.SEVERAL,):
       labels = [label[0] for label in labels]
   entries = [
     dataclasses.replace(entry, label=label)
@@ -213,26 +202,20 @@ def has_split_lists(folder: epath.PathLike) -> bool:
   return folder.is_dir() and bool(_split_lists(folder))
 
 
-def _extension(name: str) -> str:
-  return posixpath.splitext(name)[1].lower()
+def _real(folder: str) -> str:
+  return folder if scan.is_remote(folder) else os.path.realpath(folder)
 
 
-def _real(folder: epath.Path) -> str:
-  name = os.fspath(folder)
-  return name if '://' in name else os.path.realpath(name)
-
-
-def _walk(
-  folder: epath.Path, prefix: str, above: tuple[str, ...]
-) -> Iterator[str]:
+def _walk(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
   """Relative paths of all files; links that lead back up are not followed."""
-  for path in sorted(folder.iterdir(), key=lambda p: p.name):
-    if path.name.startswith('.'):
+  for name, is_folder, _ in scan.children(folder):
+    if name.startswith('.'):
       continue
-    if not path.is_dir():
-      yield prefix + path.name
+    path = posixpath.join(folder, name)
+    if not is_folder:
+      yield prefix + name
     elif (real := _real(path)) not in above:
-      yield from _walk(path, f'{prefix}{path.name}/', (*above, real))
+      yield from _walk(path, f'{prefix}{name}/', (*above, real))
 
 
 def _list_classes(labels: set[str]) -> tuple[str, ...]:
@@ -252,105 +235,16 @@ def _split_lists(folder: epath.Path) -> list[epath.Path]:
   return found
 
 
-def _resolve(video: str, base: epath.Path) -> tuple[str, str]:
+def _resolve(video: str, base: str) -> tuple[str, str]:
   """The path to open and the id: relative to `base` where it lies below."""
-  path = epath.Path(video).expanduser()
-  if '://' not in video:
-    path = epath.Path(os.path.normpath(base / path))
-  below = path.is_relative_to(base)
-  return os.fspath(path), str(path.relative_to(base)) if below else str(path)
-
-
-def _read_lines(
-  file: epath.Path,
-) -> Iterator[tuple[str, dict[str, str], str]]:
-  """Yields path, label columns and split of each line; '' = none."""
-  try:
-    text = file.read_bytes().decode('utf-8-sig')
-  except UnicodeDecodeError as error:
-    raise ValueError(
-      f'{str(file)!r} is not a list of videos: it is not UTF-8 text. For a '
-      "video or a folder of videos use source 'folder'."
-    ) from error
-  lines = [
-    (number, line)
-    for number, line in enumerate(text.splitlines(), start=1)
-    if line.strip()
-  ]
-  if not lines:
-    raise ValueError(f'The list of videos {str(file)!r} is empty.')
-  header = _split_line(lines[0][1], _separator(lines[0][1]))
-  names = [name.strip().lower() for name in header]
-  if _column(names, _PATH_COLUMNS) is None:
-    for number, line in lines:
-      path, label = _parse_line(line, f'{file}, line {number}')
-      yield path, {'label': label}, ''
-    return
-  separator = _separator(lines[0][1])
-  columns = [
-    _column(names, wanted)
-    for wanted in (_PATH_COLUMNS, _LABEL_COLUMNS, _SPLIT_COLUMNS)
-  ]
-  several = [name for name in names if name == _SEVERAL] or [
-    name for name in names if name.startswith(_HEAD) and name != _HEAD
-  ]
-  for number, line in lines[1:]:
-    if len(names) == 1 or (columns[:2] == [0, 1] and len(names) == 2):
-      path, label = _parse_line(line, f'{file}, line {number}')
-      yield path, {'label': label}, ''
-      continue
-    fields = [field.strip() for field in _split_line(line, separator)]
-    if len(fields) != len(names):
-      raise ValueError(
-        f'{file}, line {number} has {len(fields)} columns and the first line '
-        f'names {len(names)}: {line!r}. Put quotes around a field that holds '
-        'the separator.'
-      )
-    path, label, split = ('' if c is None else fields[c] for c in columns)
-    found = {'label': label}
-    if several and columns[1] is None:
-      found = {name: fields[names.index(name)] for name in several}
-    yield path, found, listing.SPLITS.get(split.lower(), split)
-
-
-def _separator(line: str) -> str | None:
-  """The separator of a line of column names; None = white space."""
-  return next((s for s in '\t,;' if s in line), None)
-
-
-def _split_line(line: str, separator: str | None) -> list[str]:
-  if separator is None:
-    return line.split()
-  return next(csv.reader([line], delimiter=separator, skipinitialspace=True))
-
-
-def _column(names: list[str], wanted: Sequence[str]) -> int | None:
-  return next((names.index(name) for name in wanted if name in names), None)
-
-
-def _parse_line(line: str, where: str) -> tuple[str, str]:
-  """A line of one or two fields without named columns."""
-  line = line.strip()
-  quoted = re.fullmatch(r'"([^"]+)"(?:\s*[\t,;\s]\s*(.*))?', line)
-  match = _LINE.fullmatch(line)
-  if quoted:
-    path, rest = quoted[1], quoted[2] or ''
-  elif match:
-    path, rest = match['path'], match['rest'] or ''
+  if scan.is_remote(video):
+    path = video
+  elif scan.is_remote(base):
+    path = posixpath.join(base, posixpath.normpath(video))
   else:
-    separator = _separator(line)
-    fields = line.split(separator) if separator else line.rsplit(None, 1)
-    path, rest = fields[0].strip(), (separator or ' ').join(fields[1:]).strip()
-  rest = rest.strip()
-  if rest.startswith('"') and rest.endswith('"'):
-    rest = rest[1:-1]
-  elif any(s in rest for s in '\t,;'):
-    raise ValueError(
-      f'{where} has more than a path and a label: {line!r}. Name the columns '
-      'in the first line (path, label, split; others are ignored), or put '
-      'quotes around the label.'
-    )
-  return path, rest
+    path = os.path.normpath(os.path.join(base, os.path.expanduser(video)))
+  below = path.removeprefix(base.rstrip('/') + '/')
+  return path, below
 
 
 def _number(label: str) -> str:
