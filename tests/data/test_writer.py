@@ -191,7 +191,7 @@ def test_dataset_without_encoded_videos(videos, tmp_path):
   table = features['featuresDict']['features']
   table['film'] = table.pop('video')
   (tmp_path / 'features.json').write_text(json.dumps(features))
-  with pytest.raises(ValueError, match='holds no encoded videos'):
+  with pytest.raises(ValueError, match='holds no videos'):
     datasets.TfdsSource(str(tmp_path))
 
 
