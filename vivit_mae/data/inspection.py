@@ -56,6 +56,8 @@ _CONTAINERS = {
   'matroska,webm': 'mkv/webm',
 }
 
+_CODECS = {'libdav1d': 'av1', 'libvpx': 'vp8', 'libvpx-vp9': 'vp9'}
+
 # Ordinary videos keep within these.
 _RATES = (5, 240)  # frames a second
 _LEAST_SIDE = 64  # pixels
@@ -93,7 +95,7 @@ class Facts:
 
   Attributes:
     container: Name of the container; 'pictures' for one file for each frame.
-    codec: FFmpeg's name of the decoder.
+    codec: Name of the codec.
     pixel_format: FFmpeg's name of the stored pixels' format.
     width: Columns, after rotation.
     height: Rows, after rotation.
@@ -214,7 +216,7 @@ def read(job: Job) -> tuple[Facts | Failure, ...]:
       continue
     facts = Facts(
       container=header.container,
-      codec=info.codec,
+      codec=_CODECS.get(info.codec, info.codec),
       pixel_format=info.pixel_format,
       width=info.width,
       height=info.height,
@@ -250,7 +252,7 @@ def find_oddities(info: VideoInfo, header: Header) -> Iterator[tuple[str, str]]:
       f'{1000 * steps.max():.0f} ms',
     )
   least, most = _RATES
-  for source, fps in (('its header says', header.fps), ('it has', info.fps)):
+  for source, fps in (('it has', info.fps), ('its header says', header.fps)):
     if fps and not least <= fps <= most:
       yield 'frame_rate', f'{source} {fps:.4g} frames a second'
       break
@@ -319,8 +321,8 @@ def gather(
       segments = tuple(example.segment for _, example in group)
       yield Job(video.video, video.id, segments, full)
 
-  with isolation.Pool(num_workers, timeout) as pool:
-    for number, results in pool.run(probe, jobs()):
+  with isolation.Pool(probe, num_workers, timeout) as pool:
+    for number, results in pool.run(jobs()):
       group = waiting.pop(number)
       if isinstance(results, Failure):
         results = (results,) * len(group)
@@ -361,7 +363,8 @@ def find(
         for kind, reason in row.result.oddities
       ]
       if row.result.num_frames < span:
-        found.append(('short', 'short', f'{row.result.num_frames} frames'))
+        count = row.result.num_frames
+        found.append(('short', 'short', f'{count} frame{"s"[: count > 1]}'))
     findings += [Finding(g, k, row.split, row.id, r) for g, k, r in found]
   ranks = [(group, kind) for group, kinds in KINDS.items() for kind in kinds]
   return sorted(findings, key=lambda f: ranks.index((f.group, f.kind)))
@@ -442,10 +445,10 @@ def _hash_equal_sizes(
     if isinstance(row.result, Facts) and row.place:
       sizes[row.result.num_bytes][row.place] = None
   equal = [path for paths in sizes.values() if len(paths) > 1 for path in paths]
-  with isolation.Pool(num_workers, timeout) as pool:
+  with isolation.Pool(_hash, num_workers, timeout) as pool:
     return {
       equal[number]: digest
-      for number, digest in pool.run(_hash, equal)
+      for number, digest in pool.run(equal)
       if isinstance(digest, str)
     }
 

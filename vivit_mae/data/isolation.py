@@ -50,15 +50,21 @@ class _Worker:
 
 
 class Pool:
-  """Processes that do one job at a time each; a context manager.
+  """Processes that call a function, once at a time each; a context manager.
 
   One that dies or takes too long is replaced, and its job counts as failed.
   """
 
-  def __init__(self, num_workers: int, timeout: int | float):
+  def __init__(
+    self,
+    function: Callable[[Any], Any],
+    num_workers: int,
+    timeout: int | float,
+  ):
     """Starts nothing yet.
 
     Args:
+      function: What to do; defined in a module, so that processes can find it.
       num_workers: How many processes, at most.
       timeout: Seconds for each job.
 
@@ -69,6 +75,7 @@ class Pool:
       raise ValueError(f'There are {num_workers} workers; 1 is the least.')
     if not timeout > 0:
       raise ValueError(f'The time limit is {timeout} s; it is above 0.')
+    self._function = function
     self._num_workers = num_workers
     self._timeout = timeout
     self._context = multiprocessing.get_context('spawn')
@@ -81,13 +88,10 @@ class Pool:
     for worker in list(self._workers):
       self._end(worker)
 
-  def run(
-    self, function: Callable[[Any], Any], jobs: Iterable[Any]
-  ) -> Iterator[tuple[int, Any]]:
-    """Does jobs, several at a time.
+  def run(self, jobs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """Calls the function for each job, several at a time.
 
     Args:
-      function: What to do; defined in a module, so that processes can find it.
       jobs: Its arguments, taken one by one as processes become free.
 
     Yields:
@@ -104,10 +108,10 @@ class Pool:
       for job in itertools.islice(waiting, free):
         idle = (worker for worker in self._workers if worker.job is None)
         worker = next(idle, None) or self._start()
-        yield from self._begin(worker, function, job)
+        yield from self._begin(worker, job)
       if not self._busy():
         return
-      yield from self._collect(function)
+      yield from self._collect()
 
   def _busy(self) -> list[_Worker]:
     return [worker for worker in self._workers if worker.job is not None]
@@ -115,7 +119,9 @@ class Pool:
   def _start(self) -> _Worker:
     ours, theirs = self._context.Pipe()
     process = self._context.Process(
-      target=_work, args=(theirs, os.getpid()), daemon=True
+      target=_work,
+      args=(self._function, theirs, os.getpid()),
+      daemon=True,
     )
     with _without_ctrl_c():
       process.start()
@@ -125,7 +131,7 @@ class Pool:
     return worker
 
   def _begin(
-    self, worker: _Worker, function: Callable[[Any], Any], job: tuple[int, Any]
+    self, worker: _Worker, job: tuple[int, Any]
   ) -> Iterator[tuple[int, Any]]:
     """Gives a worker a job, as soon as it is ready."""
     worker.job = job
@@ -133,13 +139,11 @@ class Pool:
       return
     worker.deadline = time.monotonic() + self._timeout
     try:
-      worker.pipe.send((function, job[1]))
+      worker.pipe.send(job[1])
     except OSError:
       yield self._lose(worker)
 
-  def _collect(
-    self, function: Callable[[Any], Any]
-  ) -> Iterator[tuple[int, Any]]:
+  def _collect(self) -> Iterator[tuple[int, Any]]:
     """Waits until something happens, and yields the jobs that are over."""
     busy = self._busy()
     first = min(worker.deadline for worker in busy)
@@ -161,7 +165,7 @@ class Pool:
         continue
       if not worker.ready:
         worker.ready = True
-        yield from self._begin(worker, function, worker.job)
+        yield from self._begin(worker, worker.job)
         continue
       number = worker.job[0]
       worker.job, worker.deadline = None, float('inf')
@@ -195,7 +199,9 @@ def _cause(code: int | None) -> str:
   return f'ended with exit status {code}'
 
 
-def _work(pipe: connection.Connection, parent: int) -> None:
+def _work(
+  function: Callable[[Any], Any], pipe: connection.Connection, parent: int
+) -> None:
   """Does jobs until the pipe is closed, and no longer than the parent lives."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -208,7 +214,7 @@ def _work(pipe: connection.Connection, parent: int) -> None:
   pipe.send(None)
   while True:
     try:
-      function, job = pipe.recv()
+      job = pipe.recv()
     except EOFError:
       return
     try:
