@@ -4,21 +4,26 @@ What a row of the stream holds depends on the seed and on the row's position in
 the stream alone. Workers, hosts and earlier rows have no part in it.
 """
 
+import copy
 import dataclasses
 import difflib
-import os
-import signal
-import threading
-import time
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vivit_mae.data import augment, decode, labels, sampling, transforms
+from vivit_mae.data import (
+  augment,
+  decode,
+  labels,
+  reading,
+  sampling,
+  transforms,
+)
 from vivit_mae.data.datasets import SOURCE_FIELDS, Source
+from vivit_mae.data.listing import Example
 
 # Draws of another video for a row whose own can't be read. If a quarter of all
 # videos are bad, that many failures in a row happen once in 10^19.
@@ -50,8 +55,13 @@ class ClipOptions:
     repeats: Clips of one decoded video.
     repeat: 'crops' gives them the same frames and new crops (VideoMAE V2),
       'windows' also new frames (MAE-ST).
-    num_workers: Processes that decode; 0 decodes in this one.
+    num_workers: Processes that decode; 0 decodes in this one, which a crash
+      inside FFmpeg then takes along. A worker it would only replace.
     read_buffer: Batches read ahead, in each process.
+    device_prefetch: Batches on the devices ahead of the step that takes them;
+      0 fetches each when it is due.
+    video_timeout: Seconds until a worker gives up on one video, all tries
+      included, and on its own life; 0 = never.
     max_bad_fraction: The greatest share of unreadable videos to bear with.
   """
 
@@ -70,6 +80,8 @@ class ClipOptions:
   repeat: str = 'crops'
   num_workers: int = 0
   read_buffer: int = 1
+  device_prefetch: int = 2
+  video_timeout: int | float = 60.0
   max_bad_fraction: int | float = 0.25
 
   def __post_init__(self):
@@ -88,6 +100,8 @@ class ClipOptions:
       ('repeats', 1),
       ('num_workers', 0),
       ('read_buffer', 1),
+      ('device_prefetch', 0),
+      ('video_timeout', 0),
     ):
       if getattr(self, field) < least:
         raise ValueError(
@@ -265,6 +279,7 @@ class Loader:
     num_frames: Frames of a clip.
     image_size: (height, width) of a clip.
     seed: The run's seed.
+    refused: Videos that are not to be opened, by index, and why.
   """
 
   source: Source
@@ -272,6 +287,9 @@ class Loader:
   num_frames: int
   image_size: tuple[int, int]
   seed: int
+  refused: Mapping[int, decode.VideoError] = dataclasses.field(
+    default_factory=dict
+  )
 
   def __call__(self, rows: Int[np.ndarray, 'v 2']) -> dict[str, Any]:
     """Loads a batch.
@@ -297,11 +315,15 @@ class Loader:
         if attempt:
           index = int(rng.integers(len(self.source)))
         tried[index] = None
-        example = self.source[index]
         try:
-          clips = self._clips(example.video, example.id, rng)
+          example, clips = reading.read(
+            self.source,
+            index,
+            functools.partial(self._clips, rng),
+            self.refused,
+          )
         except decode.VideoError as error:
-          bad[index] = (index, example.id, str(error))
+          bad[index] = (index, error.name, str(error))
           continue
         here = slice(row * repeats, (row + 1) * repeats)
         batch['video'][here] = clips
@@ -315,9 +337,10 @@ class Loader:
     return batch
 
   def _clips(
-    self, video: bytes | str, name: str, rng: np.random.Generator
+    self, rng: np.random.Generator, example: Example
   ) -> list[UInt8[np.ndarray, 't h w 3']]:
     """Decodes one video once, for all of its clips."""
+    rng = copy.deepcopy(rng)  # a second try draws the same numbers
     options = self.options
     crop, antialias = CROPS[options.crop]
     windows = options.repeats if options.repeat == 'windows' else 1
@@ -337,32 +360,8 @@ class Loader:
         for k in range(options.repeats)
       ]
 
-    clips = decode.read_clips(video, plan, name)
+    clips = decode.read_clips(example.video, plan, example.id)
     policy = options.policy()
     if policy is None:
       return clips
     return [augment.rand_augment(clip, policy, rng) for clip in clips]
-
-
-def start_worker(parent: int, worker: int, num_workers: int) -> None:
-  """Prepares a worker process: one thread, and no life after its parent.
-
-  Ctrl-C reaches every process of a terminal; what it means is for the parent
-  to decide, so a worker ignores it.
-
-  Args:
-    parent: The process that must stay alive. One that is killed can't stop its
-      workers, so they look for themselves, every second.
-    worker: Number of this worker; not used.
-    num_workers: How many there are; not used.
-  """
-  del worker, num_workers
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  cv2.setNumThreads(1)
-
-  def watch():
-    while os.getppid() == parent:
-      time.sleep(1)
-    os._exit(1)
-
-  threading.Thread(target=watch, name='parent-watch', daemon=True).start()

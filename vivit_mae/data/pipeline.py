@@ -6,22 +6,22 @@ the work, so their numbers change nothing; where the stream stands is one count.
 """
 
 import contextlib
-import functools
-import os
-import signal
-from collections.abc import Generator, Iterator, Mapping
-from multiprocessing import resource_tracker
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
+from etils import epath
 
-from vivit_mae.data import labels, loading
+from vivit_mae.data import labels
 from vivit_mae.data.bad_videos import BadVideos, BadVideosError
 from vivit_mae.data.datasets import Source
 from vivit_mae.data.loading import ClipOptions, Loader
+from vivit_mae.data.stream import Stream
 from vivit_mae.data.views import ViewLoader
+
+_log = logging.getLogger(__name__)
 
 __all__ = [
   'BadVideosError',
@@ -34,6 +34,9 @@ __all__ = [
 # Videos until the stream ends. Grain's own endless repetition is longer, but
 # overflows in batches of one.
 _ENDLESS = 2**53
+
+# Batches after which the memory of the processes has its usual size.
+_SETTLED = 10
 
 
 class TrainIterator(Iterator[dict[str, np.ndarray]]):
@@ -54,16 +57,20 @@ class TrainIterator(Iterator[dict[str, np.ndarray]]):
     batch_size: int,
     process_index: int,
     process_count: int,
+    report: epath.Path | None = None,
   ):
     self._loader = loader
     self._seed = seed
     self._batch_size = batch_size
     self._share = _share(batch_size, process_index, process_count)
     self._bad = BadVideos(
-      len(loader.source), loader.options.max_bad_fraction, loader.source.name
+      len(loader.source),
+      loader.options.max_bad_fraction,
+      loader.source.name,
+      report,
     )
-    self._row = 0
-    self._batches: Generator[dict[str, Any], None, None] | None = None
+    self._row = self._batches_read = 0
+    self._stream: Stream | None = None
 
   @property
   def bad(self) -> list[tuple[str, str]]:
@@ -71,11 +78,14 @@ class TrainIterator(Iterator[dict[str, np.ndarray]]):
     return self._bad.found
 
   def __next__(self) -> dict[str, np.ndarray]:
-    if self._batches is None:
-      self._batches = self._start()
-    batch = next(self._batches)
+    if self._stream is None:
+      self._stream = self._start()
+    batch = next(self._stream)
     self._bad.add(batch.pop('attempts'))
     self._row += self._batch_size
+    self._batches_read += 1
+    if self._batches_read == _SETTLED and (used := self._stream.describe()):
+      _log.info('data: %s, of %.3g MB', used, batch['video'].nbytes / 1e6)
     labels.nest(batch)
     return batch
 
@@ -105,11 +115,12 @@ class TrainIterator(Iterator[dict[str, np.ndarray]]):
 
   def close(self) -> None:
     """Stops the workers. The next batch would start new ones."""
-    if self._batches is not None:
-      self._batches.close()
-      self._batches = None
+    if self._stream is not None:
+      self._stream.close()
+      self._stream = None
+    self._bad.summarise()
 
-  def _start(self) -> Generator[dict[str, Any], None, None]:
+  def _start(self) -> Stream:
     count = len(self._loader.source)
     order = (
       grain.MapDataset.range(count)
@@ -118,12 +129,8 @@ class TrainIterator(Iterator[dict[str, np.ndarray]]):
       .repeat(_ENDLESS // count)
       .map_with_index(_with_position)
     )
-    batches = (
-      order[self._row :]
-      .batch(self._batch_size)
-      .map(_Load(self._loader, self._share))
-    )
-    return _iterate(batches, self._loader.options)
+    rows = order[self._row :].batch(self._batch_size)
+    return Stream(rows, self._loader, self._share, self._loader.options)
 
 
 def train_iterator(
@@ -136,6 +143,7 @@ def train_iterator(
   seed: int,
   process_index: int = 0,
   process_count: int = 1,
+  report_dir: epath.PathLike | None = None,
 ) -> TrainIterator:
   """Random clips of all videos, each once in an epoch, for ever.
 
@@ -148,6 +156,8 @@ def train_iterator(
     seed: Decides the order and all random choices.
     process_index: Which part of each batch is this process's.
     process_count: Into how many parts batches are split.
+    report_dir: A folder for the list of the videos that can't be read,
+      `bad_videos.csv`, or one for each of several processes; None = no list.
 
   Returns:
     The stream, at its start.
@@ -165,7 +175,13 @@ def train_iterator(
     (int(image_size[0]), int(image_size[1])),
     seed,
   )
-  return TrainIterator(loader, seed, batch_size, process_index, process_count)
+  report = None
+  if report_dir is not None:
+    which = f'-{process_index}' if process_count > 1 else ''
+    report = epath.Path(report_dir) / f'bad_videos{which}.csv'
+  return TrainIterator(
+    loader, seed, batch_size, process_index, process_count, report
+  )
 
 
 def eval_iterator(
@@ -259,18 +275,14 @@ def multiview_iterator(
   )
   share = _share(batch_size, process_index, process_count)
   pairs = loader.pairs(batch_size)
-  batches = (
-    grain.MapDataset.range(len(pairs))
-    .map(pairs)
-    .batch(batch_size)
-    .map(_Load(loader, share))
-  )
+  rows = grain.MapDataset.range(len(pairs)).map(pairs).batch(batch_size)
   bad = BadVideos(len(source), options.max_bad_fraction, source.name)
-  with contextlib.closing(_iterate(batches, options)) as iterator:
-    for batch in iterator:
+  with contextlib.closing(Stream(rows, loader, share, options)) as stream:
+    for batch in stream:
       bad.add(batch.pop('attempts'))
       labels.nest(batch)
       yield batch
+  bad.summarise()
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:
@@ -286,74 +298,3 @@ def _share(batch_size: int, process_index: int, process_count: int) -> slice:
 
 def _with_position(position: int, index: int) -> np.ndarray:
   return np.asarray([position, index], np.int64)
-
-
-class _Load:
-  """Loads this process's rows of a batch. Picklable."""
-
-  def __init__(self, loader: Loader | ViewLoader, share: slice):
-    self._loader = loader
-    self._share = share
-
-  def __call__(self, rows: np.ndarray) -> dict[str, Any]:
-    return self._loader(rows[self._share])
-
-
-def _iterate(
-  batches: grain.MapDataset, options: ClipOptions
-) -> Generator[dict[str, Any], None, None]:
-  """Reads batches in this process or in workers, a few ahead."""
-  stream = batches.to_iter_dataset(
-    grain.ReadOptions(num_threads=1, prefetch_buffer_size=options.read_buffer)
-  )
-  if options.num_workers:
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()  # Grain reads flags to start workers.
-    stream = stream.mp_prefetch(
-      grain.MultiprocessingOptions(
-        num_workers=options.num_workers, per_worker_buffer_size=1
-      ),
-      worker_init_fn=functools.partial(loading.start_worker, os.getpid()),
-    )
-  iterator = iter(stream)
-  with contextlib.closing(iterator):
-    with _without_ctrl_c():
-      batch = next(iterator, None)  # starts the workers
-    while batch is not None:
-      batch = _owned(batch)
-      yield batch
-      batch = next(iterator, None)
-
-
-def _owned(batch: dict[str, Any]) -> dict[str, Any]:
-  """Copies arrays that came from workers.
-
-  Those lie in memory that is shared with the workers. One that is still alive
-  when Python ends makes it print errors.
-  """
-  return {
-    key: np.array(value)
-    if type(value) is not np.ndarray and isinstance(value, np.ndarray)
-    else value
-    for key, value in batch.items()
-  }
-
-
-@contextlib.contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-  """Holds Ctrl-C back, here and in the processes that are started meanwhile.
-
-  A worker ignores it from `loading.start_worker` on, but until it gets there
-  would end with a traceback.
-  """
-  if not hasattr(signal, 'pthread_sigmask'):
-    yield  # Windows
-    return
-  # The tracker of shared memory, which the first of them starts otherwise,
-  # lets Ctrl-C through again once it runs.
-  resource_tracker.ensure_running()
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-  try:
-    yield
-  finally:
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -5,14 +5,17 @@ together, as far as they are asked for together.
 """
 
 import dataclasses
+import functools
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vivit_mae.data import decode, labels, loading, transforms
+from vivit_mae.data import decode, labels, loading, reading, transforms
 from vivit_mae.data.datasets import Source
+from vivit_mae.data.listing import Example
 from vivit_mae.data.loading import Attempts, ClipOptions
 
 
@@ -31,6 +34,7 @@ class ViewLoader:
     num_segments: Stretches of time, as `data.sampling` spreads them; one alone
       is the middle.
     num_crops: Places along the longer side; one alone is the centre.
+    refused: Videos that are not to be opened, by index, and why.
   """
 
   source: Source
@@ -39,6 +43,9 @@ class ViewLoader:
   image_size: tuple[int, int]
   num_segments: int = 1
   num_crops: int = 1
+  refused: Mapping[int, decode.VideoError] = dataclasses.field(
+    default_factory=dict
+  )
 
   def __post_init__(self):
     for field in ('num_segments', 'num_crops'):
@@ -80,11 +87,15 @@ class ViewLoader:
       here = slice(first, first + count)
       views = rows[here, 1]
       tried.append(index)
-      example = self.source[index]
       try:
-        clips = self._clips(example.video, example.id, views.tolist())
+        example, clips = reading.read(
+          self.source,
+          index,
+          functools.partial(self._clips, views.tolist()),
+          self.refused,
+        )
       except decode.VideoError as error:
-        bad.append((index, example.id, str(error)))
+        bad.append((index, error.name, str(error)))
         continue
       batch['video'][here] = clips
       batch['index'][here] = index
@@ -95,7 +106,7 @@ class ViewLoader:
     return batch
 
   def _clips(
-    self, video: bytes | str, name: str, views: list[int]
+    self, views: list[int], example: Example
   ) -> list[UInt8[np.ndarray, 't h w 3']]:
     """Decodes one video once, for some of its views."""
 
@@ -121,7 +132,7 @@ class ViewLoader:
         for view in views
       ]
 
-    return decode.read_clips(video, plan, name)
+    return decode.read_clips(example.video, plan, example.id)
 
 
 @dataclasses.dataclass(frozen=True)

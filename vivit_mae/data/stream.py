@@ -1,0 +1,177 @@
+"""Batches read by Grain, in this process or in workers that may end."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import signal
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from vivit_mae.data import workers
+from vivit_mae.data.loading import ClipOptions, Loader
+from vivit_mae.data.views import ViewLoader
+
+# Batches that wait in the queue of each worker.
+_QUEUE = 1
+
+
+class Stream(Iterator[dict[str, Any]]):
+  """The batches of a loader, in order, some of them read ahead.
+
+  A worker that ends, by a fault in a decoder or because a video takes too long,
+  stops nothing: the workers start again from the batch that is due, and refuse
+  the video that was to blame. What they return is what they would have returned
+  had it been refused from the start.
+  """
+
+  def __init__(
+    self,
+    rows: grain.MapDataset,
+    loader: Loader | ViewLoader,
+    share: slice,
+    options: ClipOptions,
+  ):
+    """Prepares the stream; nothing is read yet.
+
+    Args:
+      rows: What the loader takes, for each batch.
+      loader: Makes the batches.
+      share: The rows of each batch that are this process's.
+      options: How many workers there are, and how far they read ahead.
+    """
+    self._rows = rows
+    self._loader = loader
+    self._share = share
+    self._options = options
+    self._blame = workers.Blame(loader.source.name, options.video_timeout)
+    self._done = 0
+    self._iterator: Any = None
+    self._board: workers.Board | None = None
+
+  def __next__(self) -> dict[str, Any]:
+    while True:
+      try:
+        batch = self._read()
+      except RuntimeError as error:
+        death = self._board and workers.Death.of(error, self._board)
+        if not death:
+          raise
+        self.close()
+        self._blame.add(death)
+        continue
+      self._done += 1
+      self._blame.calm()
+      return _owned(batch)
+
+  def _read(self) -> dict[str, Any]:
+    if self._iterator is not None:
+      return next(self._iterator)
+    self._iterator = iter(self._open())
+    with _without_ctrl_c():
+      return next(self._iterator)  # starts the workers
+
+  def _open(self) -> grain.IterDataset:
+    """Grain's stream, from the batch that is due."""
+    options = self._options
+    loader = dataclasses.replace(self._loader, refused=dict(self._blame.videos))
+    batches = self._rows[self._done :].map(_Load(loader, self._share))
+    stream = batches.to_iter_dataset(
+      grain.ReadOptions(num_threads=1, prefetch_buffer_size=options.read_buffer)
+    )
+    if not options.num_workers:
+      return stream
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # Grain reads flags to start workers.
+    self._board = workers.Board(options.num_workers)
+    return stream.mp_prefetch(
+      grain.MultiprocessingOptions(
+        num_workers=options.num_workers, per_worker_buffer_size=_QUEUE
+      ),
+      worker_init_fn=functools.partial(
+        workers.start,
+        os.getpid(),
+        self._board,
+        float(options.video_timeout),
+      ),
+    )
+
+  def describe(self) -> str:
+    """What the processes use, in one line; '' where nobody says so."""
+    options = self._options
+    ours = workers.memory(os.getpid())
+    entries = self._board.entries() if self._board else []
+    theirs = [workers.memory(entry.process) for entry in entries]
+    if ours is None or None in theirs:
+      return ''
+    # One more than it reads ahead waits to be put into a worker's queue.
+    ahead = max(1, len(theirs)) * options.read_buffer
+    ahead += len(theirs) * (_QUEUE + 1)
+    used = [size for size in theirs if size is not None]
+    each = (
+      f'{len(used)} workers, at most {max(used) / 1e6:.0f} MB each'
+      if used
+      else 'no workers'
+    )
+    return (
+      f'{each}; this process {ours / 1e6:.0f} MB; up to {ahead} batches ahead'
+    )
+
+  def close(self) -> None:
+    """Stops the workers. The next batch would start new ones."""
+    iterator, self._iterator = self._iterator, None
+    if iterator is not None:
+      iterator.close()
+    board, self._board = self._board, None
+    if board is not None:
+      board.close()
+
+
+class _Load:
+  """Loads this process's rows of a batch. Picklable."""
+
+  def __init__(self, loader: Loader | ViewLoader, share: slice):
+    self._loader = loader
+    self._share = share
+
+  def __call__(self, rows: np.ndarray) -> dict[str, Any]:
+    return self._loader(rows[self._share])
+
+
+def _owned(batch: dict[str, Any]) -> dict[str, Any]:
+  """Copies arrays that came from workers.
+
+  Those lie in memory that is shared with the workers. One that is still alive
+  when Python ends makes it print errors.
+  """
+  return {
+    key: np.array(value)
+    if type(value) is not np.ndarray and isinstance(value, np.ndarray)
+    else value
+    for key, value in batch.items()
+  }
+
+
+@contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+  """Holds Ctrl-C back, here and in the processes that are started meanwhile.
+
+  A worker ignores it from `workers.start` on, but until it gets there would end
+  with a traceback.
+  """
+  if not hasattr(signal, 'pthread_sigmask'):
+    yield  # Windows
+    return
+  # The tracker of shared memory, which the first of them starts otherwise,
+  # lets Ctrl-C through again once it runs.
+  resource_tracker.ensure_running()
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
