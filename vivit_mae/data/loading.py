@@ -81,7 +81,7 @@ class ClipOptions:
   num_workers: int = 0
   read_buffer: int = 1
   device_prefetch: int = 2
-  video_timeout: int | float = 60.0
+  video_timeout: int | float = 120.0
   max_bad_fraction: int | float = 0.25
 
   def __post_init__(self):

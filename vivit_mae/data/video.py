@@ -19,6 +19,8 @@ KINDS = {
   'no_frames': 'not one frame decodes',
   'truncated': 'its end is missing',
   'corrupt': 'frames in it do not decode',
+  'timeout': 'reading it takes too long',
+  'crashed': 'reading it ends its process',
 }
 
 
