@@ -9,7 +9,8 @@ import contextlib
 import io
 import os
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from typing import cast
 
 import av
@@ -18,10 +19,13 @@ import av.error
 import av.stream
 from etils import epath
 
+from vivit_mae.data import orientation
 from vivit_mae.data.video import VideoError
 
-# Larger frames are refused before memory is taken for them; 8K video has half.
-MAX_PIXELS = 2**26
+# Larger frames are refused before memory is taken for them; 8K video fits.
+MAX_PIXELS = 2**25
+# No video has more packets than this; at 30 a second they last 38 hours.
+MAX_PACKETS = 2**22
 # Files with more bytes of packets than this are read twice rather than kept.
 KEEP_BYTES = 2**28
 
@@ -37,6 +41,10 @@ _FORMATS = (
   'mov,matroska,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,h264,hevc,'
   'obu,ivf,mjpeg,mxf,nut,dv,rm,vc1,wtv,webp,yuv4mpegpipe'
 )
+# Seconds; frames are shown less long after they are decoded.
+_SEEK_MARGIN = 1
+# Packets from one look at the clock to the next.
+_CLOCK_EVERY = 64
 # Keeps FFmpeg from reading a protocol into a name with a colon.
 _LOCAL = 'file:'
 _ATTACHED = av.stream.Disposition.attached_pic
@@ -49,34 +57,64 @@ class VideoFile:
     name: What errors call it.
     stream: FFmpeg's choice of the best video stream.
     decoder: Its decoder, limited to one thread.
+    first: The first packet of the video, whatever the segment.
     packets: All packets that hold data; None when too large to keep.
     pts: Presentation time of each packet, in ticks; 0 where unknown.
     is_key: Whether decoding can start at each packet.
     order: Positions of the packets that are shown, in order of time; None
       where the container's word is not to be relied on.
+    window: The ticks that are asked for, from the first to before the second;
+      None for all. Only packets that they need are listed, if there is an
+      order.
   """
 
   stream: av.VideoStream
   decoder: av.VideoCodecContext
 
-  def __init__(self, source: bytes | str | os.PathLike, name: str):
+  def __init__(
+    self,
+    source: bytes | str | os.PathLike,
+    name: str,
+    segment: tuple[float | int, float | int] | None = None,
+    seconds: float | int | None = None,
+  ):
+    """Prepares to open a file.
+
+    Args:
+      source: Its bytes or its path.
+      name: What errors call it; a path names itself.
+      segment: Start and end in seconds of what is asked for; None for all.
+      seconds: How long reading may take; None for ever.
+    """
     self.name = name if isinstance(source, bytes) else name or str(source)
+    self.first: av.Packet | None = None
     self.packets: list[av.Packet] | None = []
     self.pts: list[int] = []
     self.is_key: list[bool] = []
     self.order: list[int] | None = None
+    self.window: tuple[int, int] | None = None
+    self._segment = segment
+    self._seconds = seconds
+    self._end = None if seconds is None else time.monotonic() + seconds
+    self._size = 0  # bytes of the packets
     self._source = _load(source, self.name)
 
   def __enter__(self):
     with contextlib.ExitStack() as stack:
       self._container, self.stream = stack.enter_context(self.open())
       self.decoder = self.stream.codec_context
-      self._list_packets()
+      if self._segment is not None:
+        tick = self.stream.time_base or 1
+        zero = self.stream.start_time or 0
+        start, stop = (zero + round(t / tick) for t in self._segment)
+        self.window = (start, stop)
+      if self.window is None or not self._list_window(*self.window):
+        self._list_packets()
       self._stack = stack.pop_all()
     return self
 
   def __exit__(self, *error):
-    self.packets = None
+    self.packets = self.first = None
     self._stack.close()
 
   @contextlib.contextmanager
@@ -129,33 +167,116 @@ class VideoFile:
       decoder.options = limit | ({'err_detect': 'explode'} if strict else {})
       yield container, stream
 
+  def check_time(self) -> None:
+    """Raises VideoError when reading has taken too long."""
+    if self._end is not None and time.monotonic() > self._end:
+      raise VideoError('timeout', self.name, f'more than {self._seconds:g} s')
+
+  def is_upright(self) -> bool:
+    """Whether the header is sure that frames are shown as they are stored."""
+    kind = {_MOV: 'mp4', _MATROSKA: 'matroska'}[self._container.format.name]
+    source = self._source
+    if isinstance(source, str):
+      source = source.removeprefix(_LOCAL)
+    return orientation.is_upright(source, kind)
+
+  def numbered_packets(self) -> Generator[tuple[int, av.Packet], None, None]:
+    """The packets that are listed, with their positions in the list."""
+    if self.packets is not None:
+      yield from enumerate(self.packets)
+      return
+    with self.open() as (container, stream):
+      if self.window is not None:
+        _seek(container, stream, self.window[0])
+      packets = (p for p in container.demux(stream) if p.size)
+      yield from zip(range(len(self.pts)), packets, strict=False)
+
+  def _has_index(self) -> bool:
+    """Whether the kinds of file and stream let packets serve as an index."""
+    return (
+      self._container.format.name in _INDEXED_FORMATS
+      and self.decoder.name in _INDEXED_CODECS
+    )
+
+  def _list_window(self, start: int, stop: int) -> bool:
+    """Lists the packets that show some ticks; whether that could be done."""
+    if not self._has_index():
+      return False
+    shown: list[int] = []
+    trusted = True
+    with self.open() as (container, stream):
+      try:
+        packets = (p for p in container.demux(stream) if p.size)
+        self.first = next(packets, None)
+        _seek(container, stream, start)
+        for packet in container.demux(stream):
+          if not packet.size:
+            continue
+          if packet.pts is None or packet.dts is None:
+            trusted = False
+            break
+          if packet.dts >= stop:
+            break  # nothing that follows is shown before
+          if start <= packet.pts < stop and not packet.is_discard:
+            shown.append(len(self.pts))
+          self._append(packet)
+      except av.error.FFmpegError as error:
+        raise VideoError('corrupt', self.name, reason(error)) from None
+    if (
+      trusted
+      and self.pts
+      and len(set(self.pts)) == len(self.pts)
+      and self.is_key[0]
+      and (self.pts[0] <= start or self._is_first(self.pts[0]))
+    ):
+      self.order = sorted(shown, key=lambda j: self.pts[j])
+      return True
+    self.pts, self.is_key, self.packets, self._size = [], [], [], 0
+    return False
+
+  def _is_first(self, pts: int) -> bool:
+    """Whether a video begins at this tick."""
+    return self.stream.start_time is not None and pts <= self.stream.start_time
+
+  def _append(self, packet: av.Packet) -> None:
+    """Adds a packet of the video to the list."""
+    if len(self.pts) % _CLOCK_EVERY == 0:
+      self.check_time()
+      if len(self.pts) > MAX_PACKETS:
+        raise VideoError(
+          'too_large', self.name, f'it has more than {MAX_PACKETS} packets'
+        )
+    self.pts.append(packet.pts or 0)
+    self.is_key.append(packet.is_keyframe)
+    self._size += packet.size
+    if self._size > KEEP_BYTES:
+      self.packets = None
+    elif self.packets is not None:
+      self.packets.append(packet)
+
   def _list_packets(self) -> None:
     """Lists the packets, and decides whether they can serve as an index."""
     kind = self._container.format.name
     # The end of Matroska is judged by time, and sound may outlast the pictures.
     streams = () if kind == _MATROSKA else (self.stream,)
-    size, end, timed = 0, 0.0, True
+    end, timed = 0.0, True
     shown: list[int] = []
     last = None
     try:
       for packet in self._container.demux(*streams):
         if not packet.size:
           continue
-        if packet.pts is not None:
+        if kind == _MATROSKA and packet.pts is not None:
           stop = (packet.pts + (packet.duration or 0)) * packet.time_base
           end = max(end, float(stop))
         if packet.stream_index != self.stream.index:
           continue
+        if self.first is None:
+          self.first = packet
         if not packet.is_discard:
           shown.append(len(self.pts))
         timed = timed and packet.pts is not None
-        self.pts.append(packet.pts or 0)
-        self.is_key.append(packet.is_keyframe)
-        size += packet.size
-        if size > KEEP_BYTES:
-          self.packets = None
-        elif self.packets is not None:
-          self.packets.append(packet)
+        self._append(packet)
         last = packet
     except av.error.FFmpegError as error:
       raise VideoError('corrupt', self.name, reason(error)) from None
@@ -164,8 +285,7 @@ class VideoFile:
     if kind in _BOUNDED_FORMATS:
       self._check_end(kind, last, end)
     if (
-      kind in _INDEXED_FORMATS
-      and self.decoder.name in _INDEXED_CODECS
+      self._has_index()
       and timed
       and len(set(self.pts)) == len(self.pts)
       and shown
@@ -173,6 +293,9 @@ class VideoFile:
       and self.is_key[0]
       and self.pts[0] == min(self.pts)
     ):
+      if self.window is not None:
+        start, stop = self.window
+        shown = [j for j in shown if start <= self.pts[j] < stop]
       self.order = sorted(shown, key=lambda j: self.pts[j])
 
   def _check_end(self, kind: str, last: av.Packet, end: float) -> None:
@@ -241,6 +364,15 @@ def _load(source: bytes | str | os.PathLike, name: str) -> bytes | str:
   if path.stat().length == 0:
     raise VideoError('empty', name)
   return f'{_LOCAL}{path}'
+
+
+def _seek(
+  container: av.container.InputContainer, stream: av.VideoStream, start: int
+) -> None:
+  """Goes to a key frame that is shown before a tick, or to the first one."""
+  # Files are sought by decoding time, which is earlier than that of showing.
+  margin = round(_SEEK_MARGIN / (stream.time_base or 1))
+  container.seek(start - margin, stream=stream, backward=True)
 
 
 def reason(error: av.error.FFmpegError) -> str:

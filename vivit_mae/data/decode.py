@@ -9,36 +9,54 @@ carry that, or a frame fails to appear, the video is decoded from its start.
 
 Colours follow the file's tags (untagged: BT.601, limited range), rotation tags
 are applied, and pixels are taken as square. Decoding uses one thread.
+
+Of a segment of a longer video only the packets that it needs are read, where
+the container can be searched; its frames are those whose time lies in it.
 """
 
 import bisect
 import contextlib
+import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import av
 import av.error
-import av.video.reformatter
 import numpy as np
 from jaxtyping import UInt8
 
-from vivit_mae.data import container, transforms
+from vivit_mae.data import colour, container, frames
+from vivit_mae.data import pixels as pixels_lib
 from vivit_mae.data.video import Clip, Timing, VideoError, VideoInfo
 
 __all__ = ['Clip', 'VideoError', 'VideoInfo', 'probe', 'read_clips']
 
+# Clips of a video take longer than this only if something is wrong with it.
+CLIP_SECONDS = 60.0
+
+Source = bytes | str | os.PathLike | frames.Frames
+Segment = tuple[float | int, float | int] | None
+
 
 def probe(
-  source: bytes | str | os.PathLike, name: str = '', decode: bool = False
+  source: Source,
+  name: str = '',
+  decode: bool = False,
+  segment: Segment = None,
+  seconds: float | int | None = None,
 ) -> VideoInfo:
   """Says what a video holds.
 
   Args:
-    source: The file's bytes, or its path (`etils.epath` remote paths too).
+    source: The file's bytes, or its path (`etils.epath` remote paths too), or
+      stored pictures.
     name: What to call it in errors; a path names itself.
     decode: Also decode every frame, strictly. Without it only packets are
       read, except where the container does not tell frames from packets.
+    segment: Start and end in seconds of the part that is meant; None for all.
+    seconds: How long this may take; None for ever.
 
   Returns:
     The video's properties.
@@ -46,88 +64,56 @@ def probe(
   Raises:
     VideoError: it cannot be read, or, with `decode`, not all of it.
   """
-  with container.VideoFile(source, name) as file:
-    decoder = _Decoder(file)
+  if isinstance(source, frames.Frames):
+    return frames.probe(source, name, segment)
+  with container.VideoFile(source, name, segment, seconds) as file:
+    # One frame tells more than the header, and that there is one.
+    decoder = _Decoder(file, trust_header=False)
     if decode:
       decoder.check()
     return decoder.info
 
 
 def read_clips(
-  source: bytes | str | os.PathLike,
+  source: Source,
   plan: Callable[[VideoInfo], Sequence[Clip]],
   name: str = '',
-) -> list[UInt8[np.ndarray, 't h w 3']]:
+  segment: Segment = None,
+) -> list[UInt8[np.ndarray, 't h w *c']]:
   """Decodes the frames of some clips of one video, each frame once.
 
   Args:
-    source: The file's bytes, or its path (`etils.epath` remote paths too).
-    plan: Chooses the clips, knowing what the video holds. Called once.
+    source: The file's bytes, or its path (`etils.epath` remote paths too), or
+      stored pictures.
+    plan: Chooses the clips, knowing what the video holds. Where a header was
+      wrong it is called again, and is to choose alike.
     name: What to call the video in errors; a path names itself.
+    segment: Start and end in seconds of the part that is meant; None for all.
 
   Returns:
-    RGB pixels of each clip.
+    The pixels of each clip; see `Clip.pixels`.
 
   Raises:
-    VideoError: the video, or a frame that is wanted, cannot be read.
+    VideoError: the video, or a frame that is wanted, cannot be read, or not
+      within `CLIP_SECONDS`.
     ValueError: a clip asks for frames or pixels that the video has not.
   """
-  with container.VideoFile(source, name) as file:
-    decoder = _Decoder(file)
-    sink = _Sink(plan(decoder.info), decoder.info)
-    decoder.emit(sink)
-    return sink.clips
-
-
-class _Sink:
-  """Takes frames as they are decoded, and puts them where they are wanted."""
-
-  def __init__(self, clips: Sequence[Clip], info: VideoInfo):
-    self._plan = clips
-    self._info = info
-    self._scaler = av.video.reformatter.VideoReformatter()
-    self.clips = [
-      np.zeros((len(c.frames), *c.size, 3), np.uint8) for c in clips
-    ]
-    self.missing: dict[int, list[tuple[int, int]]] = {}
-    for k, clip in enumerate(clips):
-      for t, i in enumerate(clip.frames.tolist()):
-        if not 0 <= i < info.num_frames:
-          raise ValueError(
-            f'frame {i} is asked of a video of {info.num_frames} frames'
-          )
-        self.missing.setdefault(i, []).append((k, t))
-
-  def put(self, i: int, frame: av.VideoFrame) -> None:
-    """Stores frame i, if it is wanted and was not stored before."""
-    places = self.missing.pop(i, None)
-    if places is None:
-      return
-    rgb = _to_rgb(frame, self._info, self._scaler)
-    first: dict[int, int] = {}
-    for k, t in places:
-      if k in first:
-        self.clips[k][t] = self.clips[k][first[k]]
+  if isinstance(source, frames.Frames):
+    return frames.read_clips(source, plan, name, segment)
+  with container.VideoFile(source, name, segment, CLIP_SECONDS) as file:
+    for trust_header in (True, False):
+      decoder = _Decoder(file, trust_header)
+      sink = pixels_lib.Sink(plan(decoder.info), decoder.info)
+      try:
+        decoder.emit(sink)
+      except _HeaderError:
         continue
-      clip = self._plan[k]
-      self.clips[k][t] = transforms.crop_and_resize(
-        rgb, clip.box, clip.size, flip=clip.flip, antialias=clip.antialias
-      )
-      first[k] = t
+      return sink.clips
+  raise AssertionError('a frame contradicts itself')
 
 
-def _to_rgb(
-  frame: av.VideoFrame,
-  info: VideoInfo,
-  scaler: av.video.reformatter.VideoReformatter,
-) -> UInt8[np.ndarray, 'h w 3']:
-  """A frame's RGB pixels as shown; a change of size in mid-stream is undone."""
-  turned = info.rotation in (90, 270)
-  width, height = (
-    (info.height, info.width) if turned else (info.width, info.height)
-  )
-  frame = scaler.reformat(frame, width, height, 'rgb24', threads=1)
-  return np.rot90(frame.to_ndarray(), -info.rotation // 90)
+class _HeaderError(Exception):
+  """A frame is not as the header says."""
 
 
 class _Decoder:
@@ -137,61 +123,97 @@ class _Decoder:
     info: What the video holds.
   """
 
-  def __init__(self, file: container.VideoFile):
+  def __init__(self, file: container.VideoFile, trust_header: bool):
     self._file = file
     self._frames: list[av.VideoFrame] | None = None
-    first = None
-    if file.order is not None:
-      # An error only means that the slow way must be taken.
-      with contextlib.suppress(av.error.FFmpegError):
-        first = next(self._decode_needed([0]), None)
-    if file.order is not None and first is not None:
-      self._by_time = {file.pts[j]: i for i, j in enumerate(file.order)}
-      self.info = self._describe(first, list(self._by_time))
-      return
-    self._by_time = None
-    bound = len(file.pts) * file.decoder.width * file.decoder.height * 3
+    self._by_time: dict[int, int] | None = None
+    self._unproven = False
+    if file.order:
+      self._read_settings()
+      looks = _header_looks(file) if trust_header else None
+      self._unproven = looks is not None
+      if looks is None:
+        # An error only means that the slow way must be taken.
+        with contextlib.suppress(av.error.FFmpegError):
+          first = next(self._decode_needed([0]), None)
+          looks = _Looks.of(first) if first else None
+      if looks is not None:
+        self._by_time = {file.pts[j]: i for i, j in enumerate(file.order)}
+        self.info = self._describe(looks, list(self._by_time))
+        return
+    self._list_frames()
+
+  def _read_settings(self) -> None:
+    """Shows the decoder what only the first packet says.
+
+    The encoder's name and version, for one, of which some are known to have
+    written what has to be read in another way.
+    """
+    decoder = self._file.decoder
+    decoder.skip_frame = 'ALL'
+    with contextlib.suppress(av.error.FFmpegError):
+      decoder.decode(self._file.first)
+
+  def _list_frames(self) -> None:
+    """Finds out by decoding which frames there are, and keeps a few."""
+    file = self._file
     kept: list[av.VideoFrame] = []
-    ticks = []
+    ticks, size = [], 0
     faults: list[av.error.FFmpegError] = []
-    for frame in self._decode_all(faults):
+    for frame in self._decode_shown(faults):
       ticks.append(frame.pts)
-      if bound <= container.KEEP_BYTES or not kept:
+      size += frame.width * frame.height * 3
+      if size <= container.KEEP_BYTES or not kept:
         kept.append(frame)
+      elif len(kept) > 1:
+        del kept[1:]  # decoded again, rather than kept
     if not kept:
       detail = container.reason(faults[0]) if faults else ''
+      if not faults and file.window is not None:
+        detail = 'not one in the segment that is asked for'
       raise VideoError('no_frames', file.name, detail)
     self._frames = kept if len(kept) == len(ticks) else None
-    self.info = self._describe(kept[0], ticks)
+    self.info = self._describe(_Looks.of(kept[0]), ticks)
 
-  def emit(self, sink: _Sink) -> None:
+  def emit(self, sink: pixels_lib.Sink) -> None:
     """Decodes what a sink wants.
 
     Raises:
       VideoError: not all of it decodes.
+      _HeaderError: the header was trusted, and wrongly so.
     """
     if self._by_time is None:
-      for i, frame in enumerate(self._frames or self._decode_all()):
+      for i, frame in enumerate(self._frames or self._decode_shown()):
         sink.put(i, frame)
       return
     # As above: frames that do not come this way are sought by the slow one.
     with contextlib.suppress(av.error.FFmpegError):
       for frame in self._decode_needed(sink.missing):
-        sink.put(self._rank(frame), frame)
+        self._put(sink, frame)
     if not sink.missing:
       return
     last = -1
     for frame in self._decode_all():
-      i = self._rank(frame)
+      last = max(last, self._put(sink, frame))
+      if not sink.missing:
+        return
+    lost = min(sink.missing)
+    raise VideoError(
+      'truncated' if lost > last else 'corrupt',
+      self._file.name,
+      f'frame {lost} of {self.info.num_frames} does not decode',
+    )
+
+  def _put(self, sink: pixels_lib.Sink, frame: av.VideoFrame) -> int:
+    """Hands a frame on; which one it is."""
+    i = self._rank(frame)
+    if i in sink.missing:
+      if self._unproven:
+        if _Looks.of(frame) != _header_looks(self._file):
+          raise _HeaderError
+        self._unproven = False
       sink.put(i, frame)
-      last = max(last, i)
-    if sink.missing:
-      lost = min(sink.missing)
-      raise VideoError(
-        'truncated' if lost > last else 'corrupt',
-        self._file.name,
-        f'frame {lost} of {self.info.num_frames} does not decode',
-      )
+    return i
 
   def check(self) -> None:
     """Decodes everything, strictly.
@@ -200,7 +222,7 @@ class _Decoder:
       VideoError: a frame is missing or faulty.
     """
     faults: list[av.error.FFmpegError] = []
-    found = sum(1 for _ in self._decode_all(faults, strict=True))
+    found = sum(1 for _ in self._decode_shown(faults, strict=True))
     if faults:
       raise VideoError(
         'corrupt',
@@ -222,7 +244,7 @@ class _Decoder:
     return self._by_time.get(frame.pts, -1)
 
   def _describe(
-    self, frame: av.VideoFrame, ticks: Sequence[int | None]
+    self, looks: '_Looks', ticks: Sequence[int | None]
   ) -> VideoInfo:
     """Gathers the properties from one frame and the times of all."""
     stream = self._file.stream
@@ -230,19 +252,22 @@ class _Decoder:
     timing = Timing.of(
       ticks, float(stream.time_base or 1), float(rate) if rate else None
     )
-    rotation = round(-frame.rotation / 90) * 90 % 360
-    width, height = frame.width, frame.height
-    if rotation in (90, 270):
+    width, height = looks.width, looks.height
+    if looks.rotation in (90, 270):
       width, height = height, width
-    return VideoInfo(
+    info = VideoInfo(
       num_frames=len(ticks),
       width=width,
       height=height,
-      rotation=rotation,
+      rotation=looks.rotation,
       codec=self._file.decoder.name,
-      pixel_format=frame.format.name,
+      pixel_format=looks.format,
       **vars(timing),
     )
+    if not pixels_lib.is_planar(info):
+      return info
+    to_rgb = colour.yuv_to_rgb(looks.matrix, looks.colour_range)
+    return dataclasses.replace(info, to_rgb=to_rgb)
 
   def _decode_needed(self, wanted: Collection[int]) -> Iterator[av.VideoFrame]:
     """Decodes the wanted frames, and those that they refer to."""
@@ -259,12 +284,7 @@ class _Decoder:
         runs[-1] = (runs[-1][0], j)
       else:
         runs.append((keys[k], j))
-    with contextlib.ExitStack() as stack:
-      packets = file.packets
-      if packets is None:
-        opened, stream = stack.enter_context(file.open())
-        packets = (p for p in opened.demux(stream) if p.size)
-      numbered = enumerate(packets)
+    with contextlib.closing(file.numbered_packets()) as numbered:
       for start, stop in runs:
         yield from self._decode_run(numbered, start, stop, needed)
 
@@ -279,14 +299,32 @@ class _Decoder:
     decoder = self._file.decoder
     if decoder.is_open:
       decoder.flush_buffers()
+    skip = None
     for j, packet in packets:
       if j >= start:
         # Frames that no other refers to may be left out.
-        decoder.skip_frame = 'DEFAULT' if j in needed else 'NONREF'
+        wanted = 'DEFAULT' if j in needed else 'NONREF'
+        if wanted != skip:
+          decoder.skip_frame = skip = wanted
+        self._file.check_time()
         yield from decoder.decode(packet)
       if j == stop:
         break
     yield from decoder.decode(None)
+
+  def _decode_shown(
+    self,
+    faults: list[av.error.FFmpegError] | None = None,
+    strict: bool = False,
+  ) -> Iterator[av.VideoFrame]:
+    """Decodes all, and yields what lies in the segment that is asked for."""
+    start, stop = self._file.window or (-math.inf, math.inf)
+    for frame in self._decode_all(faults, strict):
+      pts = start if frame.pts is None else frame.pts
+      if pts >= stop:
+        return
+      if pts >= start:
+        yield frame
 
   def _decode_all(
     self,
@@ -298,8 +336,56 @@ class _Decoder:
       decoder = stream.codec_context
       packets = (p for p in opened.demux(stream) if p.size)
       for packet in itertools.chain(packets, [None]):
+        self._file.check_time()
         try:
           yield from decoder.decode(packet)
         except av.error.FFmpegError as error:
           if faults is not None:
             faults.append(error)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Looks:
+  """How the stored frames of a video look, and are to be shown.
+
+  Attributes:
+    width: Columns.
+    height: Rows.
+    rotation: Degrees (0, 90, 180, 270) to turn them clockwise.
+    format: FFmpeg's name of the pixels' format.
+    matrix: FFmpeg's number of the colour space.
+    colour_range: FFmpeg's number of the range.
+  """
+
+  width: int
+  height: int
+  rotation: int
+  format: str
+  matrix: int
+  colour_range: int
+
+  @classmethod
+  def of(cls, frame: av.VideoFrame) -> '_Looks':
+    return cls(
+      width=frame.width,
+      height=frame.height,
+      rotation=round(-frame.rotation / 90) * 90 % 360,
+      format=frame.format.name,
+      matrix=int(frame.colorspace),
+      colour_range=int(frame.color_range),
+    )
+
+
+def _header_looks(file: container.VideoFile) -> _Looks | None:
+  """What the header says of the frames; None where that is not enough."""
+  decoder = file.decoder
+  if not (decoder.pix_fmt and decoder.width and file.is_upright()):
+    return None
+  return _Looks(
+    width=decoder.width,
+    height=decoder.height,
+    rotation=0,
+    format=decoder.pix_fmt,
+    matrix=int(decoder.colorspace),
+    colour_range=int(decoder.color_range),
+  )

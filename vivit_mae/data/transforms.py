@@ -245,6 +245,16 @@ def draw_flip(rng: np.random.Generator, probability: float | int = 0.5) -> bool:
   return bool(rng.random() < probability)
 
 
+def check_box(box: Box, height: int, width: int) -> None:
+  """Raises ValueError where a box does not lie in a frame."""
+  inside = 0 <= box.top <= box.top + box.height <= height
+  inside = inside and 0 <= box.left <= box.left + box.width <= width
+  if not inside or box.height < 1 or box.width < 1:
+    raise ValueError(
+      f'{box} does not lie in a frame of {height} rows and {width} columns'
+    )
+
+
 def crop_and_resize(
   frame: UInt8[np.ndarray, 'h w 3'],
   box: Box | None,
@@ -272,22 +282,33 @@ def crop_and_resize(
     ValueError: the box does not lie in the frame.
   """
   if box is not None:
+    check_box(box, *frame.shape[:2])
     top, left, height, width = box
-    inside = 0 <= top <= top + height <= frame.shape[0]
-    inside = inside and 0 <= left <= left + width <= frame.shape[1]
-    if not inside or height < 1 or width < 1:
-      raise ValueError(
-        f'{box} does not lie in a frame of {frame.shape[0]} rows and '
-        f'{frame.shape[1]} columns'
-      )
     frame = frame[top : top + height, left : left + width]
-  across = (size[1], size[0])  # PIL and OpenCV say the width first
   if frame.shape[:2] != tuple(size):
-    frame = np.ascontiguousarray(frame)
-    if antialias:
-      picture = Image.fromarray(frame)
-      picture = picture.resize(across, Image.Resampling.BILINEAR)
-      frame = np.asarray(picture)
-    else:
-      frame = cv2.resize(frame, across, interpolation=cv2.INTER_LINEAR)
+    frame = resize(np.ascontiguousarray(frame), size, antialias=antialias)
   return frame[:, ::-1] if flip else frame
+
+
+def resize(
+  pixels: UInt8[np.ndarray, 'h w *c'],
+  size: tuple[int, int],
+  *,
+  antialias: bool = True,
+) -> UInt8[np.ndarray, 'h2 w2 *c']:
+  """Resizes a picture, or one plane of it.
+
+  Args:
+    pixels: Any of one or three channels.
+    size: (height, width) of the result.
+    antialias: See `crop_and_resize`; for what grows both are the same.
+
+  Returns:
+    The resized pixels.
+  """
+  across = (size[1], size[0])  # PIL and OpenCV say the width first
+  shrinks = size[0] < pixels.shape[0] or size[1] < pixels.shape[1]
+  if antialias and shrinks:
+    picture = Image.fromarray(pixels)
+    return np.asarray(picture.resize(across, Image.Resampling.BILINEAR))
+  return cv2.resize(pixels, across, interpolation=cv2.INTER_LINEAR)

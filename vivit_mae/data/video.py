@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from vivit_mae.data import transforms
+from vivit_mae.data import colour, transforms
 
 KINDS = {
   'missing': 'there is no such file',
@@ -57,6 +57,8 @@ class VideoInfo:
     pixel_format: FFmpeg's name of the stored pixels' format.
     variable_frame_rate: Whether frames are not evenly spaced.
     timestamps: Seconds at which each frame appears; the first is 0.
+    to_rgb: What makes RGB of the planes of its `yuv420` clips; see
+      `colour.yuv_to_rgb`.
   """
 
   num_frames: int
@@ -69,6 +71,13 @@ class VideoInfo:
   pixel_format: str
   variable_frame_rate: bool
   timestamps: Float[np.ndarray, 'n']
+  to_rgb: Float[np.ndarray, '3 4'] = dataclasses.field(
+    default_factory=colour.yuv_to_rgb
+  )
+
+
+# How the pixels of a clip are laid out.
+PIXELS = ('rgb', 'yuv420')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,6 +90,12 @@ class Clip:
     box: What to cut out, in pixels as shown; None takes all.
     flip: Mirror left to right.
     antialias: How to shrink; see `transforms.crop_and_resize`.
+    pixels: 'rgb', or 'yuv420' for luma and, below it, both colour differences
+      at half the height and width: half the bytes, and no conversion here. The
+      box is then moved to even pixels, on which the colours lie.
+
+  Raises:
+    ValueError: `pixels` is unknown, or needs even sides.
   """
 
   frames: Int[np.ndarray, 't']
@@ -88,6 +103,25 @@ class Clip:
   box: transforms.Box | None = None
   flip: bool = False
   antialias: bool = True
+  pixels: str = 'rgb'
+
+  def __post_init__(self):
+    if self.pixels not in PIXELS:
+      raise ValueError(
+        f'pixels is {self.pixels!r}; known are {", ".join(map(repr, PIXELS))}.'
+      )
+    if self.pixels == 'yuv420' and (self.size[0] % 2 or self.size[1] % 2):
+      raise ValueError(
+        f"a clip of {self.size[0]}x{self.size[1]} with pixels 'yuv420' needs "
+        'even sides, as its colours have half of them'
+      )
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Of the array that holds it."""
+    if self.pixels == 'yuv420':
+      return (len(self.frames), self.size[0] * 3 // 2, self.size[1])
+    return (len(self.frames), *self.size, 3)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

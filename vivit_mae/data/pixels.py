@@ -1,0 +1,162 @@
+"""Takes frames as they are decoded, and puts them where clips want them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import av
+import av.video.reformatter
+import numpy as np
+from jaxtyping import UInt8
+
+from vivit_mae.data import transforms
+from vivit_mae.data.video import Clip, VideoInfo
+
+# What can be cut and resized plane by plane, as it is stored.
+_PLANAR = ('yuv420p', 'yuvj420p')
+
+Planes = Sequence[UInt8[np.ndarray, 'h w']]
+
+
+class Sink:
+  """The clips of one video, filled frame by frame.
+
+  Attributes:
+    clips: Their pixels; see `video.Clip.pixels`.
+    missing: Frames that are wanted and have not come -> (clip, position).
+  """
+
+  def __init__(self, clips: Sequence[Clip], info: VideoInfo):
+    self._plan = clips
+    self._info = info
+    self._scaler = av.video.reformatter.VideoReformatter()
+    self._planar = is_planar(info)
+    self.clips = [np.zeros(c.shape, np.uint8) for c in clips]
+    self.missing: dict[int, list[tuple[int, int]]] = {}
+    for k, clip in enumerate(clips):
+      for t, i in enumerate(clip.frames.tolist()):
+        if not 0 <= i < info.num_frames:
+          raise ValueError(
+            f'frame {i} is asked of a video of {info.num_frames} frames'
+          )
+        self.missing.setdefault(i, []).append((k, t))
+
+  def put(self, i: int, frame: av.VideoFrame) -> None:
+    """Stores frame i, if it is wanted and was not stored before."""
+    places = self.missing.pop(i, None)
+    if places is None:
+      return
+    plain = [p for p in places if not self._by_plane(self._plan[p[0]])]
+    if plain:
+      self._store(plain, self._rgb(frame), self._put_rgb)
+    if len(plain) < len(places):
+      by_plane = [p for p in places if self._by_plane(self._plan[p[0]])]
+      self._store(by_plane, self._planes(frame), self._put_planes)
+
+  def put_rgb(self, i: int, picture: UInt8[np.ndarray, 'h w 3']) -> None:
+    """Stores frame i, as `put` does, out of its RGB pixels as shown."""
+    places = self.missing.pop(i, None)
+    if places is not None:
+      self._store(places, picture, self._put_rgb)
+
+  def _by_plane(self, clip: Clip) -> bool:
+    return clip.pixels == 'yuv420' and self._planar
+
+  def _store(self, places, picture: Any, put: Any) -> None:
+    """Puts a picture to its places; those of one clip are alike."""
+    first: dict[int, int] = {}
+    for k, t in places:
+      if k in first:
+        self.clips[k][t] = self.clips[k][first[k]]
+      else:
+        put(self.clips[k][t], picture, self._plan[k])
+        first[k] = t
+
+  def _put_rgb(
+    self,
+    target: UInt8[np.ndarray, '...'],
+    rgb: UInt8[np.ndarray, 'h w 3'],
+    clip: Clip,
+  ) -> None:
+    pixels = transforms.crop_and_resize(
+      rgb, clip.box, clip.size, flip=clip.flip, antialias=clip.antialias
+    )
+    if clip.pixels == 'yuv420':
+      frame = av.VideoFrame.from_ndarray(
+        np.ascontiguousarray(pixels), format='rgb24'
+      )
+      frame = self._scaler.reformat(frame, format='yuv420p', threads=1)
+      pixels = frame.to_ndarray()
+    target[...] = pixels
+
+  def _put_planes(
+    self, target: UInt8[np.ndarray, 'h w'], planes: Planes, clip: Clip
+  ) -> None:
+    height, width = clip.size
+    box = _even(clip.box, self._info)
+    below = target[height:].reshape(2, height // 2, width // 2)
+    for plane, part, by in zip(
+      planes, (target[:height], *below), (1, 2, 2), strict=True
+    ):
+      top, left, rows, columns = (side // by for side in box)
+      pixels = plane[top : top + rows, left : left + columns]
+      if pixels.shape != part.shape:
+        pixels = transforms.resize(pixels, part.shape, antialias=clip.antialias)
+      part[...] = pixels[:, ::-1] if clip.flip else pixels
+
+  def _rgb(self, frame: av.VideoFrame) -> UInt8[np.ndarray, 'h w 3']:
+    """RGB pixels as shown."""
+    frame = self._scaler.reformat(
+      frame, *_stored_size(self._info), 'rgb24', threads=1
+    )
+    return np.rot90(frame.to_ndarray(), -self._info.rotation // 90)
+
+  def _planes(self, frame: av.VideoFrame) -> list[UInt8[np.ndarray, 'h w']]:
+    """Luma and colour differences as shown, without a copy where it can be."""
+    width, height = _stored_size(self._info)
+    if (frame.width, frame.height) != (width, height):
+      frame = self._scaler.reformat(frame, width, height, threads=1)
+    return [
+      np.rot90(_view(plane), -self._info.rotation // 90)
+      for plane in frame.planes
+    ]
+
+
+def _view(plane: Any) -> UInt8[np.ndarray, 'h w']:
+  """The bytes of one of PyAV's planes, without the padding of its rows."""
+  rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+  return rows[: plane.height, : plane.width]
+
+
+def is_planar(info: VideoInfo) -> bool:
+  """Whether 'yuv420' clips of a video are made of its planes as they are.
+
+  Those of others go through RGB, and their colours are BT.601, limited range.
+  """
+  return info.pixel_format in _PLANAR and info.width >= 2 and info.height >= 2
+
+
+def _stored_size(info: VideoInfo) -> tuple[int, int]:
+  """(width, height) of the stored frames; a change in mid-stream is undone."""
+  if info.rotation in (90, 270):
+    return info.height, info.width
+  return info.width, info.height
+
+
+def _even(box: transforms.Box | None, info: VideoInfo) -> transforms.Box:
+  """The box, moved and cut to the pixels that colours lie on.
+
+  Raises:
+    ValueError: It does not lie in the frame.
+  """
+  if box is None:
+    box = transforms.Box(0, 0, info.height, info.width)
+  transforms.check_box(box, info.height, info.width)
+  sides = []
+  for start, length, limit in (
+    (box.top, box.height, info.height),
+    (box.left, box.width, info.width),
+  ):
+    length = max(2, length // 2 * 2)
+    sides.append((min(start // 2 * 2, limit // 2 * 2 - length), length))
+  (top, height), (left, width) = sides
+  return transforms.Box(top, left, height, width)
