@@ -21,7 +21,11 @@ from etils import epath
 from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core import splits as splits_lib
 
-from vivit_mae.data.listing import Examples
+from vivit_mae.data.frames import Frames
+from vivit_mae.data.labels import ClassNames, Label
+from vivit_mae.data.listing import Box, Example, Examples
+from vivit_mae.data.loss import Loss
+from vivit_mae.data.video import VideoError
 
 VERSION = '1.0.0'
 
@@ -56,74 +60,134 @@ class Prepared:
     counts: Videos by split.
     num_bytes: Size of all shards.
     rejected: What was left out, in the order of the input.
+    loss: What encoding anew has changed; None if nothing was.
   """
 
   path: epath.Path
   counts: dict[str, int]
   num_bytes: int
   rejected: tuple[Rejected, ...]
+  loss: Loss | None = None
 
 
-def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
+def features(
+  class_names: ClassNames, multi_label: bool = False, boxes: bool = False
+) -> tfds.features.FeaturesDict:
   """The features of a dataset of encoded videos.
 
   Args:
     class_names: Empty if nothing has a label; the label is then -1 throughout,
-      as it is for a single video without one.
+      as it is for a single video without one. With several heads, those of
+      each.
+    multi_label: Whether several classes may apply to a video.
+    boxes: Whether videos have boxes.
 
   Returns:
     TFDS features: the bytes, the label, the id, the number of frames and the
-    duration in seconds.
+    duration in seconds. The label is a class, a sequence of those that apply
+    ([-1] = no label), or a class for each head. Boxes are JSON text: a list of
+    `listing.Box`, each a list of its fields.
   """
-  if class_names:
-    label = tfds.features.ClassLabel(names=list(class_names))
+
+  def one(names):
+    if names:
+      return tfds.features.ClassLabel(names=list(names))
+    return tfds.features.ClassLabel(num_classes=0)
+
+  if isinstance(class_names, Mapping):
+    label = {head: one(names) for head, names in class_names.items()}
+  elif multi_label:
+    label = tfds.features.Sequence(one(class_names))
   else:
-    label = tfds.features.ClassLabel(num_classes=0)
-  return tfds.features.FeaturesDict(
-    {
-      'video': tfds.features.Tensor(shape=(), dtype=np.object_),
-      'label': label,
-      'id': tfds.features.Text(),
-      'num_frames': np.int32,
-      'duration': np.float32,
-    }
-  )
+    label = one(class_names)
+  known = {
+    'video': tfds.features.Tensor(shape=(), dtype=np.object_),
+    'label': label,
+    'id': tfds.features.Text(),
+    'num_frames': np.int32,
+    'duration': np.float32,
+  }
+  if boxes:
+    known['boxes'] = tfds.features.Text()
+  return tfds.features.FeaturesDict(known)
+
+
+def encode_label(label: Label, class_names: ClassNames) -> Any:
+  """A label as `features` takes it."""
+  if isinstance(class_names, Mapping):
+    assert isinstance(label, tuple)
+    return dict(zip(class_names, label, strict=True))
+  return list(label) if isinstance(label, tuple) else label
+
+
+def encode_boxes(boxes: Sequence[Box] | None) -> str:
+  """Boxes as text; None is null."""
+  return json.dumps(boxes)
+
+
+def decode_boxes(text: str) -> tuple[Box, ...] | None:
+  """Reads what `encode_boxes` wrote."""
+  boxes = json.loads(text)
+  if boxes is None:
+    return None
+  return tuple(Box(*box[:-1], classes=tuple(box[-1])) for box in boxes)
 
 
 def check_names(
-  name: str, splits: Iterable[str], class_names: Sequence[str]
+  name: str, splits: Iterable[str], class_names: ClassNames
 ) -> None:
   """Refuses names that TFDS would not give back."""
+  if isinstance(class_names, Mapping):
+    heads = tuple(class_names)
+    tables = tuple(class_names.values())
+  else:
+    heads, tables = (), (class_names,)
   # A file's name is put together from them, and taken apart again.
-  for what, value in [('dataset', name), *(('split', s) for s in splits)]:
-    if not re.fullmatch(r'[a-z][a-z0-9_]*', value):
-      raise ValueError(
-        f'{value!r} can not name a {what}: use lower case letters, digits and '
-        'underscores, a letter first.'
-      )
+  for what, values in (
+    ('dataset', (name,)),
+    ('split', splits),
+    ('label', heads),
+  ):
+    for value in values:
+      if not re.fullmatch(r'[a-z][a-z0-9_]*', value):
+        raise ValueError(
+          f'{value!r} can not name a {what}: use lower case letters, digits '
+          'and underscores, a letter first.'
+        )
   # TFDS keeps them in a file, one in each line, and strips the lines.
-  bad = [n for n in class_names if not n or n != n.strip() or '\n' in n]
-  if bad or len(set(class_names)) != len(class_names):
-    raise ValueError(
-      f'Class names must differ and neither be empty nor begin or end with '
-      f'white space; got {list(class_names)}.'
-    )
+  for names in tables:
+    bad = [n for n in names if not n or n != n.strip() or '\n' in n]
+    if bad or len(set(names)) != len(names):
+      raise ValueError(
+        f'Class names must differ and neither be empty nor begin or end with '
+        f'white space; got {list(names)}.'
+      )
 
 
 def fingerprint(splits: Mapping[str, Examples]) -> str:
-  """Stands for a dataset's input: ids, labels and sizes."""
+  """Stands for a dataset's input: ids, labels, parts, boxes and sizes."""
   digest = hashlib.sha256()
   for split, examples in splits.items():
     for i in range(len(examples)):
       example = examples[i]
-      if isinstance(example.video, bytes):
-        size = len(example.video)
-      else:
-        path = epath.Path(example.video)
-        size = path.stat().length if path.exists() else -1
-      key = json.dumps([split, example.id, example.label, size])
-      digest.update(key.encode())
+      key = [split, example.id, example.label, _size(example)]
+      if example.segment is not None or example.boxes is not None:
+        key += [example.segment, example.boxes]
+      digest.update(json.dumps(key).encode())
   return digest.hexdigest()
+
+
+def _size(example: Example) -> Any:
+  """What tells one version of a video from another, without reading it."""
+  if isinstance(example.video, bytes):
+    return len(example.video)
+  if isinstance(example.video, Frames):
+    try:
+      return [len(example.video), example.video.fps]
+    except VideoError:
+      return -1
+  path = epath.Path(example.video)
+  return path.stat().length if path.exists() else -1
 
 
 def claim(out: epath.Path, manifest: Mapping[str, Any]) -> None:
@@ -131,10 +195,10 @@ def claim(out: epath.Path, manifest: Mapping[str, Any]) -> None:
   path = out / _MANIFEST
   if path.exists():
     there = json.loads(path.read_text())
-    differing = [k for k in manifest if manifest[k] != there.get(k)]
+    differing = [k for k in manifest | there if manifest.get(k) != there.get(k)]
     if differing:
       differences = '; '.join(
-        f'{k} was {_brief(there.get(k))}, is {_brief(manifest[k])}'
+        f'{k} was {_brief(there.get(k))}, is {_brief(manifest.get(k))}'
         for k in differing
       )
       raise ValueError(
@@ -153,7 +217,7 @@ def claim(out: epath.Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _brief(value: Any) -> str:
-  text = json.dumps(value, ensure_ascii=False)
+  text = 'none' if value is None else json.dumps(value, ensure_ascii=False)
   return text if len(text) <= 60 else f'{text[:60]}...'
 
 
