@@ -14,7 +14,8 @@ import pytest
 
 from tests.data import clips, tiny_videos
 from vivit_mae.data import decode, inspection, lists
-from vivit_mae.data.inspection import Facts, Header, Job
+from vivit_mae.data import facts as facts_lib
+from vivit_mae.data.facts import Facts, Header, Job
 from vivit_mae.data.isolation import Failure
 from vivit_mae.data.listing import Example
 
@@ -129,7 +130,7 @@ def test_each_oddity_is_named_and_nothing_else(odd):
 
 def test_facts(odd):
   path = odd / 'plain.mkv'
-  (facts,) = inspection.read(Job(str(path), 'plain.mkv'))
+  (facts,) = facts_lib.read(Job(str(path), 'plain.mkv'))
   assert isinstance(facts, Facts)
   assert facts.fps == pytest.approx(25)
   assert facts.duration == pytest.approx(2.8)
@@ -147,7 +148,7 @@ def test_facts(odd):
     num_bytes=path.stat().st_size,
   )
   content = path.read_bytes()
-  (again,) = inspection.read(Job(content, 'plain.mkv'))
+  (again,) = facts_lib.read(Job(content, 'plain.mkv'))
   assert isinstance(again, Facts)
   assert len(again.digest) == 64
   assert dataclasses.replace(again, digest='') == facts
@@ -190,7 +191,7 @@ _HEADER = Header('mp4/mov', 1, 100, 4.0, 25.0)
 def test_what_counts_as_odd(info, header, kinds):
   info = dataclasses.replace(_INFO, **info)
   header = dataclasses.replace(_HEADER, **header)
-  found = [kind for kind, _ in inspection.find_oddities(info, header)]
+  found = [kind for kind, _ in facts_lib.find_oddities(info, header)]
   assert found == kinds
   known = inspection.KINDS['suspicious'] | inspection.KINDS['rotated']
   assert set(kinds) <= set(known)
