@@ -1,5 +1,6 @@
 """The experiment, top to bottom."""
 
+import contextlib
 import functools
 import logging
 import math
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 from vivit_mae import config_checks, evaluation, tasks
 from vivit_mae.data import datasets, pipeline
 from vivit_mae.training import checkpoints as checkpoints_lib
-from vivit_mae.training import memory, origin, sharding
+from vivit_mae.training import memory, origin, prefetch, sharding
 from vivit_mae.training import monitor as monitor_lib
 from vivit_mae.training import optimizer as optimizer_lib
 from vivit_mae.training import state as state_lib
@@ -96,18 +97,23 @@ def _run(
   )
 
   # What is read and what is evaluated.
-  data = pipeline.train_iterator(
-    source,
-    data_section,
-    num_frames=config.model.num_frames,
-    image_size=config.model.image_size,
-    batch_size=config.batch_size,
-    seed=config.seed,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
   put = functools.partial(
     sharding.put_batch, sharding=sharding.batch_sharding(mesh)
+  )
+  data = prefetch.Prefetch(
+    pipeline.train_iterator(
+      source,
+      data_section,
+      num_frames=config.model.num_frames,
+      image_size=config.model.image_size,
+      batch_size=config.batch_size,
+      seed=config.seed,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      report_dir=workdir,
+    ),
+    put,
+    config.data.device_prefetch,
   )
   evaluators = evaluation.build(
     config, task, put=put, num_devices=mesh.size, workdir=workdir
@@ -198,6 +204,7 @@ def _run(
   with (
     open_checkpoints() as checkpoints,
     stopping_lib.StopSignal() as stop,
+    contextlib.closing(data),
   ):
     state, data_state = checkpoints_lib.initial_state(
       checkpoints, abstract, create, **sources
@@ -236,7 +243,6 @@ def _run(
         profiler.before(step)
         with monitor.waiting(functools.partial(_is_running, report)):
           batch = next(data)
-        batch = put(batch)
         if compiled is None:
           compiled = _compile(update, state, batch)
           monitor.begin()
@@ -254,7 +260,6 @@ def _run(
           total_steps,
         )
     profiler.close()
-    data.close()
   if stop.received is not None:
     _log.info(
       '%s at step %d: saved; the same command goes on from there',

@@ -1,0 +1,190 @@
+import csv
+import json
+import shutil
+
+import pytest
+
+from tests.data import tiny_videos
+from vivit_mae.data import listing
+from vivit_mae.tools import check_text, dataset, dataset_check
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+  """Five videos in two classes, one of them twice, and two that are broken."""
+  root = tmp_path_factory.mktemp('videos')
+  tiny_videos.folder(
+    root, ['run/1.mp4', 'run/2.mp4', 'run/3.mp4', 'walk/4.mp4']
+  )
+  shutil.copy(root / 'run' / '1.mp4', root / 'walk' / 'as_1.mp4')
+  tiny_videos.broken(root / 'run' / 'broken.mp4')
+  (root / 'walk' / 'empty.mp4').write_bytes(b'')
+  (root / 'notes.txt').write_text('')
+  return root
+
+
+def _run(*arguments):
+  return dataset.main(['check', *map(str, arguments)])
+
+
+def test_prints_one_table_and_the_findings(videos, tmp_path, capsys):
+  report = tmp_path / 'new' / 'report.csv'
+  assert _run(videos, '--report', report, '--num_frames=4', '--stride=1') == 0
+  output = capsys.readouterr().out
+  lines = [line.strip() for line in output.splitlines()]
+  assert lines[0] == f'{videos}: 7 videos'
+  for line in (
+    'videos           train (7)',
+    'classes          2, of 3 to 4 videos (median 3.5)',
+    'fewest videos  walk (3), run (4)',
+    'without a label  0',
+    'can not be read  2',
+    'containers       mp4/mov (5)',
+    'codecs           h264 (5)',
+    'pixel formats    yuv420p (5)',
+    'sizes            40x32 (5)',
+    'frames a second  10 (5)',
+    'seconds          1.2 to 1.2, median 1.2; 0.00167 hours in all',
+    'frames           12 to 12, median 12; 60 in all',
+    'left out         1 file: notes.txt (.txt: not known as a video)',
+    'broken: 2, which prepare leaves out',
+    'empty, the file holds no bytes: 1',
+    'walk/empty.mp4',
+    'unreadable, FFmpeg cannot open it: 1',
+    'suspicious: 5',
+    'short: none',
+    'rotated: none',
+    'duplicate: 1',
+    'other_label, the same video has another label elsewhere: 1',
+    'walk/as_1.mp4: as run/1.mp4, labelled otherwise',
+    f'All are in {report}.',
+  ):
+    assert line in lines
+  assert 'and 2 more' in lines  # of the small ones
+  with report.open(newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert len(rows) == 8
+  assert rows[-1] == {
+    'split': 'train',
+    'id': 'walk/as_1.mp4',
+    'finding': 'duplicate',
+    'kind': 'other_label',
+    'reason': (
+      'the same video has another label elsewhere: as run/1.mp4, labelled '
+      'otherwise'
+    ),
+  }
+  before = report.read_text()
+  assert _run(videos, '--report', report) == 1
+  assert 'exists; give another name, or --overwrite' in capsys.readouterr().err
+  assert report.read_text() == before
+  assert _run(videos, '--report', report, '--overwrite', '--strict') == 2
+  # By default a clip spans 64 frames.
+  assert 'short: 5, of fewer than 64' in capsys.readouterr().out
+  assert len(report.read_text().splitlines()) == 1 + 8 + 5
+
+
+def test_json(videos, capsys):
+  assert _run(videos, '--json', '--unlabelled', 'walk') == 0
+  found = json.loads(capsys.readouterr().out)
+  assert found['splits'] == {'train': 7}
+  assert found['classes'] == {'': {'run': 4}}
+  assert found['unlabelled'] == 3
+  assert found['frames'] == {'least': 12, 'median': 12, 'most': 12, 'total': 60}
+  assert found['left_out'] == ['notes.txt']
+  assert found['findings'][0] == {
+    'group': 'broken',
+    'kind': 'empty',
+    'split': 'train',
+    'id': 'walk/empty.mp4',
+    'reason': '',
+  }
+
+
+def test_a_prepared_dataset(videos, tmp_path, capsys):
+  out = tmp_path / 'o'
+  prepare = [
+    'prepare',
+    str(videos),
+    '--out',
+    str(out),
+    '--eval_fraction',
+    '0.5',
+  ]
+  assert dataset.main(prepare) == 0
+  capsys.readouterr()
+  assert _run(out, '--strict') == 0
+  output = capsys.readouterr().out
+  assert f'{out}: 5 videos' in output
+  assert 'validation (' in output
+  assert 'broken: none' in output
+  assert 'duplicate: 1' in output
+  assert 'labelled otherwise' in output
+
+
+def test_a_list_and_a_single_video(videos, tmp_path, capsys):
+  (tmp_path / 'l.csv').write_text('run/1.mp4 x\ngone.mp4 y\nrun/1.mp4 x\n')
+  assert _run(videos, '--csv', tmp_path / 'l.csv') == 0
+  output = capsys.readouterr().out
+  assert 'missing, there is no such file: 1\n    gone.mp4' in output
+  assert 'listed_twice' in output
+  assert _run(videos / 'run' / '1.mp4', '--full') == 0
+  assert '1.mp4: 1 video\n' in capsys.readouterr().out
+  assert _run(videos / 'walk' / 'empty.mp4') == 1
+  assert 'error: none of the 1 videos' in capsys.readouterr().err
+
+
+def test_what_a_layout_reports(videos, capsys, monkeypatch):
+  example = listing.Example(str(videos / 'run' / '1.mp4'), 0, '1')
+  asked = []
+
+  def read(*arguments):
+    asked.append(arguments)
+    return listing.Listing(
+      {'train': (example,)},
+      ('run', 'walk'),
+      skipped=(('x.mp4', 'in no list'),),
+      missing=(('2', 'there is no 2.mp4'),),
+      duplicates=(('1', 'named in lines 1 and 2'),),
+    )
+
+  monkeypatch.setattr(dataset_check.layouts, 'read', read)
+  options = ('--layout', 'ucf101', '--official_split', '2')
+  assert _run(videos, *options, '--strict') == 2
+  assert asked == [('ucf101', str(videos), (), 2)]
+  output = capsys.readouterr().out
+  assert 'left out         1 file: x.mp4 (in no list)' in output
+  assert 'can not be read  1' in output
+  assert 'there is no such file: 1\n    2: there is no 2.mp4' in output
+  assert 'once: 1\n    1: named in lines 1 and 2' in output
+  assert _run(videos, *options, '--csv', 'a.csv') == 1
+  assert 'exclude each other' in capsys.readouterr().err
+
+
+def test_the_most_frequent_of_many_values():
+  counts = {f'v{i}': 20 - i for i in range(6)}
+  assert check_text._counts(counts).endswith('v5 (15)')
+  counts['v6'] = 1
+  assert check_text._counts(counts).endswith('v4 (16), 2 others (16)')
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['nowhere'], "error: No such folder of videos: 'nowhere'"),
+    (['.', '--workers', '0'], 'error: --workers is 0; it is above 0'),
+    (['.', '--timeout', '-1'], 'error: --timeout is -1; it is above 0'),
+  ],
+)
+def test_mistakes_are_one_clear_line(capsys, arguments, message):
+  assert _run(*arguments) == 1
+  error = capsys.readouterr().err
+  assert error.startswith(message)
+  assert 'Traceback' not in error
+
+
+def test_a_misspelt_option(videos, capsys):
+  with pytest.raises(SystemExit):
+    _run(videos, '--strid=3')
+  error = capsys.readouterr().err
+  assert 'no such option: --strid. Did you mean --stride?' in error
