@@ -70,15 +70,24 @@ def _read_classes(path: str) -> tuple[str, ...]:
   return tuple(names)
 
 
+_HMDB51_LISTS = (
+  'testTrainMulti_7030_splits',
+  'test_train_splits/testTrainMulti_7030_splits',
+  'annotations',
+  '',
+)
+
+
 def read_hmdb51(
   path: epath.PathLike, unlabelled: Sequence[str], official_split: int
 ) -> Listing:
   """Lists HMDB51.
 
-  `testTrainMulti_7030_splits/<class>_test_split<k>.txt` of
-  https://serre.lab.brown.edu/hmdb51.html (test_train_splits.rar) gives each
-  video of a class 1 (training), 2 (testing) or 0 (neither). Classes have no
-  official numbers; they are sorted by name, as in mmaction2.
+  `testTrainMulti_7030_splits/<class>_test_split<k>.txt`, unpacked from
+  test_train_splits.rar of
+  https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/,
+  gives each video of a class 1 (training), 2 (testing) or 0 (neither). Classes
+  have no official numbers; they are sorted by name, as in mmaction2.
 
   Args:
     path: Its folder, with `<class>/<video>.avi`, directly or in `videos/` or
@@ -97,7 +106,7 @@ def read_hmdb51(
   root = files.open_root(path)
   ending = f'_test_split{official_split}.txt'
   lists = {}
-  for folder in ('testTrainMulti_7030_splits', 'annotations', 'splits', ''):
+  for folder in _HMDB51_LISTS:
     place = f'{root}/{folder}' if folder else root
     lists = {
       child.name.removesuffix(ending): f'{place}/{child.name}'
