@@ -76,13 +76,22 @@ def _connect() -> None:
   import jax
 
   try:
-    jax.distributed.initialize()
+    # Of these three variables jax itself reads the address only.
+    jax.distributed.initialize(
+      num_processes=_variable('JAX_NUM_PROCESSES'),
+      process_id=_variable('JAX_PROCESS_ID'),
+    )
   except (ValueError, RuntimeError) as error:
     raise ValueError(
       f'--multihost found no cluster to join ({error}). It needs a TPU slice, '
       'Slurm, Open MPI or Kubernetes, or the variables JAX_COORDINATOR_ADDRESS'
       ', JAX_NUM_PROCESSES and JAX_PROCESS_ID; leave it away on a single host'
     ) from error
+
+
+def _variable(name: str) -> int | None:
+  """A number from the environment, None if it is not set."""
+  return int(os.environ[name]) if os.environ.get(name) else None
 
 
 def _train(argv: Sequence[str]) -> None:
