@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from vivit_mae.data import listing
 from vivit_mae.data.labels import ClassNames
@@ -58,7 +58,7 @@ class Collector:
 
   def finish(
     self,
-    videos: Iterable[Videos],
+    videos: Sequence[Videos],
     class_names: ClassNames,
     unlabelled: Sequence[str],
     multi_label: bool = False,
@@ -80,7 +80,6 @@ class Collector:
         in the class names, or if a name in `unlabelled` fits none.
     """
     if not self._entries:
-      videos = list(videos)
       raise ValueError(
         f'{self._where}: none of the {sum(self._listed.values())} videos of '
         f'the lists is there; {sum(map(len, videos))} other videos are. They '
