@@ -7,7 +7,9 @@ cover art posing as a video, a header that asks for gigabytes.
 
 import contextlib
 import io
+import itertools
 import os
+import stat
 import struct
 import time
 from collections.abc import Generator, Iterator
@@ -43,8 +45,8 @@ _FORMATS = (
 )
 # Seconds; frames are shown less long after they are decoded.
 _SEEK_MARGIN = 1
-# Packets from one look at the clock to the next.
-_CLOCK_EVERY = 64
+# Packets that are listed together.
+_CHUNK = 256
 # Keeps FFmpeg from reading a protocol into a name with a colon.
 _LOCAL = 'file:'
 _ATTACHED = av.stream.Disposition.attached_pic
@@ -219,7 +221,7 @@ class VideoFile:
             break  # nothing that follows is shown before
           if start <= packet.pts < stop and not packet.is_discard:
             shown.append(len(self.pts))
-          self._append(packet)
+          self._append([packet])
       except av.error.FFmpegError as error:
         raise VideoError('corrupt', self.name, reason(error)) from None
     if (
@@ -238,21 +240,21 @@ class VideoFile:
     """Whether a video begins at this tick."""
     return self.stream.start_time is not None and pts <= self.stream.start_time
 
-  def _append(self, packet: av.Packet) -> None:
-    """Adds a packet of the video to the list."""
-    if len(self.pts) % _CLOCK_EVERY == 0:
-      self.check_time()
-      if len(self.pts) > MAX_PACKETS:
-        raise VideoError(
-          'too_large', self.name, f'it has more than {MAX_PACKETS} packets'
-        )
-    self.pts.append(packet.pts or 0)
-    self.is_key.append(packet.is_keyframe)
-    self._size += packet.size
+  def _append(self, packets: list[av.Packet]) -> None:
+    """Adds packets of the video to the list."""
+    self.check_time()
+    self.first = self.first or packets[0]
+    self.pts += [p.pts or 0 for p in packets]
+    self.is_key += [p.is_keyframe for p in packets]
+    if len(self.pts) > MAX_PACKETS:
+      raise VideoError(
+        'too_large', self.name, f'it has more than {MAX_PACKETS} packets'
+      )
+    self._size += sum(p.size for p in packets)
     if self._size > KEEP_BYTES:
       self.packets = None
     elif self.packets is not None:
-      self.packets.append(packet)
+      self.packets += packets
 
   def _list_packets(self) -> None:
     """Lists the packets, and decides whether they can serve as an index."""
@@ -262,22 +264,22 @@ class VideoFile:
     end, timed = 0.0, True
     shown: list[int] = []
     last = None
+    demuxed = self._container.demux(*streams)
     try:
-      for packet in self._container.demux(*streams):
-        if not packet.size:
+      # In chunks, for each of which the loops are short.
+      while packets := list(itertools.islice(demuxed, _CHUNK)):
+        packets = [p for p in packets if p.size]
+        if kind == _MATROSKA:
+          end = max([end, *map(_end_of, packets)])
+          index = self.stream.index
+          packets = [p for p in packets if p.stream_index == index]
+        if not packets:
           continue
-        if kind == _MATROSKA and packet.pts is not None:
-          stop = (packet.pts + (packet.duration or 0)) * packet.time_base
-          end = max(end, float(stop))
-        if packet.stream_index != self.stream.index:
-          continue
-        if self.first is None:
-          self.first = packet
-        if not packet.is_discard:
-          shown.append(len(self.pts))
-        timed = timed and packet.pts is not None
-        self._append(packet)
-        last = packet
+        first = len(self.pts)
+        shown += [first + j for j, p in enumerate(packets) if not p.is_discard]
+        self._append(packets)
+        timed = timed and all(p.pts is not None for p in packets)
+        last = packets[-1]
     except av.error.FFmpegError as error:
       raise VideoError('corrupt', self.name, reason(error)) from None
     if last is None:
@@ -356,14 +358,29 @@ def _load(source: bytes | str | os.PathLike, name: str) -> bytes | str:
     if not source:
       raise VideoError('empty', name)
     return source
-  path = epath.Path(source)
-  if not path.is_file():
+  path = os.fspath(source)
+  if '://' in path:
+    remote = epath.Path(path)
+    if not remote.is_file():
+      raise VideoError('missing', name)
+    return _load(remote.read_bytes(), name)
+  try:
+    found = os.stat(path)
+  except (OSError, ValueError):
+    raise VideoError('missing', name) from None
+  if not stat.S_ISREG(found.st_mode):
     raise VideoError('missing', name)
-  if '://' in str(path):
-    return _load(path.read_bytes(), name)
-  if path.stat().length == 0:
+  if not found.st_size:
     raise VideoError('empty', name)
   return f'{_LOCAL}{path}'
+
+
+def _end_of(packet: av.Packet) -> float:
+  """When a packet ends, in seconds; 0 if it does not say."""
+  if packet.pts is None:
+    return 0.0
+  ticks = packet.pts + (packet.duration or 0)
+  return ticks * packet.time_base.numerator / packet.time_base.denominator
 
 
 def _seek(

@@ -1,7 +1,6 @@
 """What is known of a video, what is asked of it, and what can be wrong."""
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -150,12 +149,11 @@ class Timing:
     """
     n = len(ticks)
     rate = rate or 25.0
-    known = [t for t in ticks if t is not None]
-    ascends = all(a < b for a, b in itertools.pairwise(known))
-    if len(known) == n and ascends:
-      times = (np.asarray(known, np.float64) - known[0]) * tick
-    else:
-      times = np.arange(n) / rate
+    times = np.arange(n) / rate
+    if None not in ticks:
+      known = np.asarray(ticks, np.int64)
+      if np.all(known[1:] > known[:-1]):
+        times = (known - known[0]) * tick
     steps = np.diff(times)
     usual = float(np.median(steps)) if n > 1 else 1 / rate
     # Containers round times to ticks, some to whole milliseconds.
