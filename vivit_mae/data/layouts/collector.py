@@ -136,14 +136,16 @@ class Collector:
       )
       if names
     )
-    _say(logging.INFO, f'data: {self._where}: {counts} videos are there{odd}')
+    log_once(
+      logging.INFO, f'data: {self._where}: {counts} videos are there{odd}'
+    )
     poor = [
       f'{split} ({there[split]} of {listed})'
       for split, listed in self._listed.items()
       if 0 < there.get(split, 0) < listed / 2
     ]
     if poor:
-      _say(
+      log_once(
         logging.WARNING,
         f'data: {self._where}: more than half of the videos are missing in '
         f'{", ".join(poor)}, such as '
@@ -153,8 +155,13 @@ class Collector:
 
 
 @functools.cache
-def _say(level: int, message: str) -> None:
-  """Logs once what the train and the test split would say twice."""
+def log_once(level: int, message: str) -> None:
+  """Logs what the train and the test split of a run would both say.
+
+  Args:
+    level: Of `logging`.
+    message: The same message is logged once in a process.
+  """
   _log.log(level, message)
 
 

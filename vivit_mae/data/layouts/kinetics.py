@@ -14,6 +14,7 @@ Labels are numbered in the order of the sorted class names, as mmaction2
 have it.
 """
 
+import collections
 import logging
 import posixpath
 from collections.abc import Sequence
@@ -21,11 +22,9 @@ from collections.abc import Sequence
 from etils import epath
 
 from vivit_mae.data.layouts import files
-from vivit_mae.data.layouts.collector import Collector
+from vivit_mae.data.layouts.collector import Collector, log_once
 from vivit_mae.data.layouts.videos import Videos, squeeze
 from vivit_mae.data.listing import SPLITS, Entry, Listing
-
-_log = logging.getLogger(__name__)
 
 _SPLITS = {
   'train': ('train',),
@@ -71,21 +70,20 @@ def read(
       continue
     videos = Videos(root, _folders(words, num_classes))
     found.append(videos)
-    lines = list(files.read_table(lists, _COLUMNS, _BARE))
-    names.update(fields[0] for _, fields in lines)
-    _check_splits(lists, split, [fields[4] for _, fields in lines])
-    folders = []
-    for line, (label, youtube_id, start, end, _) in lines:
+    oddities = _Oddities(lists, split)
+    for line, fields in files.read_table(lists, _COLUMNS, _BARE):
+      label, youtube_id, start, end, written = fields
       stem = (
         f'{youtube_id}_{files.whole(start, line, "time_start"):06d}'
         f'_{files.whole(end, line, "time_end"):06d}'
       )
       place = videos.find(stem, label)
-      folders.append((label, place))
+      oddities.add(label, written, place)
       if youtube_id in short:
         place = replacements.find(short[youtube_id])
       collector.add(Entry(split, place, stem, label), line)
-    _check_folders(lists, folders)
+    oddities.log()
+    names.update(oddities.labels)
   if not found:
     raise ValueError(
       f'{root} has no list of {layout}: train.csv, val.csv (or validate.csv) '
@@ -131,30 +129,52 @@ def _replacements(root: str, number: int) -> Videos:
   return Videos(root, places if number == 400 else [])
 
 
-def _check_splits(lists: str, split: str, written: Sequence[str]) -> None:
-  """The list's name says the split; a column that says another is odd."""
-  other = [w for w in written if SPLITS.get(w.lower(), split) != split]
-  if other:
-    _log.warning(
-      'data: %s: %d of %d lines say another split, such as %r; they count as '
-      '%s, as the file says',
-      *(lists, len(other), len(written), other[0], split),
-    )
+class _Oddities:
+  """Counts what a list says in other words than names of files and folders.
 
+  Attributes:
+    labels: The classes that the list names.
+  """
 
-def _check_folders(lists: str, folders: Sequence[tuple[str, str]]) -> None:
-  """A class folder that contradicts the list is odd; the list counts."""
-  classes = {squeeze(label) for label, _ in folders} - {''}
-  odd = []
-  for label, place in folders:
-    if not place or not label:
-      continue
-    folder = squeeze(posixpath.basename(posixpath.dirname(place)))
-    if folder in classes and folder != squeeze(label):
-      odd.append(f'{place} ({label})')
-  if odd:
-    _log.warning(
-      'data: %d videos lie in the folder of another class than %s says, such '
-      'as %s; the list counts',
-      *(len(odd), lists, odd[0]),
-    )
+  def __init__(self, path: str, split: str):
+    self._path, self._split = path, split
+    self._splits = collections.Counter[str]()
+    self._places: dict[tuple[str, str], list[str]] = {}
+    self.labels: set[str] = set()
+
+  def add(self, label: str, split: str, place: str) -> None:
+    """Takes in a line, and where its video is."""
+    self.labels.add(label)
+    self._splits[split] += 1
+    folder = posixpath.basename(posixpath.dirname(place))
+    if place and label and squeeze(folder) != squeeze(label):
+      self._places.setdefault((folder, label), []).append(place)
+
+  def log(self) -> None:
+    """Says what counts: the split of the list's name, the class in the list."""
+    others = {
+      word: count
+      for word, count in self._splits.items()
+      if SPLITS.get(word.lower(), self._split) != self._split
+    }
+    if others:
+      log_once(
+        logging.WARNING,
+        f'data: {self._path}: {sum(others.values())} of '
+        f'{self._splits.total()} lines say another split, such as '
+        f'{next(iter(others))!r}; they count as {self._split}, as the name of '
+        'the file says',
+      )
+    classes = {squeeze(label) for label in self.labels}
+    odd = [
+      f'{place} ({label})'
+      for (folder, label), places in self._places.items()
+      if squeeze(folder) in classes
+      for place in places
+    ]
+    if odd:
+      log_once(
+        logging.WARNING,
+        f'data: {len(odd)} videos lie in the folder of another class than '
+        f'{self._path} says, such as {odd[0]}; the list counts',
+      )
