@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.data.streams import Broken, Deadly, Stuck, assert_same, take, train
 from vivit_mae.data import video, workers
 
 # More of two bad videos in ten are borne with.
-_DATA = dict(batch_size=2, repeats=1, max_bad_fraction=0.5)
+_DATA: dict[str, Any] = dict(batch_size=2, repeats=1, max_bad_fraction=0.5)
 
 
 class _Killed(Deadly):

@@ -1,5 +1,6 @@
 """What a batch holds: rows, clips, repeats, options."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,25 @@ def test_rows_are_the_videos_they_say(ten_videos, ten):
 def test_seeds_give_other_streams(ten):
   one, other = next(train(ten, seed=1)), next(train(ten, seed=2))
   assert (one['index'] != other['index']).any()
+
+
+def test_of_a_segment_nothing_else_is_seen(ten):
+  segment = (0.4, 0.9)  # frames 4 to 8 of twelve
+  parts = [dataclasses.replace(ten[i], segment=segment) for i in range(4)]
+  source = datasets.FileSource('parts', parts, ten.class_names)
+  fields: dict[str, Any] = dict(crop='center', flip=False, repeats=1)
+  for batch in (next(train(source, **fields)), evaluate(source)[0]):
+    assert batch['valid'].all()
+    for clip, index in zip(batch['video'], batch['index'], strict=True):
+      (whole,) = decode.read_clips(
+        ten[index].video, lambda info: [decode.Clip(np.arange(12), (16, 24))]
+      )
+      frames = {
+        int(np.abs(whole.astype(int) - frame).mean((1, 2, 3)).argmin())
+        for frame in clip
+      }
+      assert frames <= {4, 5, 6, 7, 8}
+      assert len(frames) > 1
 
 
 def test_folder_and_prepared_dataset_give_the_same_stream(

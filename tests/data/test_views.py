@@ -153,7 +153,7 @@ def test_videos_are_decoded_once_in_a_batch(source, monkeypatch):
   monkeypatch.setattr(
     decode,
     'read_clips',
-    lambda *asked: count.append(0) or read_clips(*asked),
+    lambda *asked, **more: count.append(0) or read_clips(*asked, **more),
   )
   _batches(source, 15)
   assert len(count) == _VIDEOS
