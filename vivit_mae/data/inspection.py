@@ -22,11 +22,7 @@ from vivit_mae.data.video import KINDS as BROKEN_KINDS
 
 # What can be found, by group: kind -> what it means.
 KINDS: dict[str, dict[str, str]] = {
-  'broken': {
-    'crashed': 'reading it ends the process',
-    'timeout': 'reading it takes too long',
-    **BROKEN_KINDS,
-  },
+  'broken': BROKEN_KINDS,
   'suspicious': {
     'variable_frame_rate': 'its frames are not evenly spaced in time',
     'frame_rate': 'its frame rate is hard to believe',
