@@ -90,6 +90,25 @@ def test_rates_leave_pauses_out_and_share_waiting(tmp_path, monkeypatch):
   assert second['data_wait'] == pytest.approx(1)
 
 
+def test_much_waiting_is_warned_of_once_and_when_it_doubles(
+  tmp_path, monkeypatch, caplog
+):
+  now = [100.0]
+  monkeypatch.setattr(monitor.time, 'monotonic', lambda: now[0])
+  warned = []
+  with build(tmp_path, every_steps=1) as reports:
+    # Percent of each step: the first is not judged.
+    for step, share in enumerate((90, 10, 11, 22, 23, 20, 60), 1):
+      with reports.waiting(lambda: False):
+        now[0] += share
+      now[0] += 100 - share
+      reports.train(step, VALUES)
+      if any('waited for data' in message for message in caplog.messages):
+        warned.append(step)
+        caplog.clear()
+  assert warned == [3, 5, 7]
+
+
 def test_mfu_is_three_forward_passes_over_the_peak(tmp_path, monkeypatch):
   now = [0.0]
   monkeypatch.setattr(monitor.time, 'monotonic', lambda: now[0])

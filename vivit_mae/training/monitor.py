@@ -42,6 +42,10 @@ _PEAK_FLOPS = {
 }
 
 
+# Of the time, lost in waiting for data: more is worth a word.
+_MUCH_WAITING = 0.1
+
+
 class MetricsFile:
   """`metrics.jsonl`: one line of JSON per report, `{"step": ..., ...}`."""
 
@@ -122,6 +126,8 @@ class Monitor:
     self._clips = clips_per_step
     self._flops = 3 * flops_per_clip
     self._writing = jax.process_index() == 0
+    # The first interval, in which everything starts, is not judged.
+    self._warn_above = math.inf
     self._stack = contextlib.ExitStack()
     self._file = self._board = self._bar = None
     if self._writing:
@@ -204,12 +210,28 @@ class Monitor:
       _duration(left),
     )
     if due:
+      self._judge_waiting(share)
       speeds = {'clips_per_second': speed, 'data_wait': share}
       if mfu is not None:
         speeds['mfu'] = mfu
       self.scalars(step, {**values, **speeds})
     self._last, self._last_step = now, step
     self._waited = self._paused = 0.0
+
+  def _judge_waiting(self, share: float) -> None:
+    """Warns of much waiting, and again when it has become twice as much."""
+    if share > self._warn_above:
+      _log.warning(
+        'The devices waited for data %.0f%% of the time. What helps: more '
+        'data.num_workers, up to the number of CPU cores; data.repeats, '
+        'several clips from one decode; data.pixels=yuv420; videos encoded for '
+        'training, once: python -m vivit_mae.tools.dataset prepare '
+        '--short_side=256 --gop=32 --tune=fastdecode. See docs/datasets.md',
+        100 * share,
+      )
+      self._warn_above = 2 * share
+    elif self._warn_above == math.inf:
+      self._warn_above = _MUCH_WAITING
 
   def _mfu(self, clips_per_second: float) -> float | None:
     peak = peak_flops(jax.devices()[0].device_kind)
