@@ -29,9 +29,17 @@ from jaxtyping import UInt8
 
 from vivit_mae.data import colour, container, frames
 from vivit_mae.data import pixels as pixels_lib
-from vivit_mae.data.video import Clip, Timing, VideoError, VideoInfo
+from vivit_mae.data.video import PIXELS, Clip, Timing, VideoError, VideoInfo
 
-__all__ = ['Clip', 'VideoError', 'VideoInfo', 'probe', 'read_clips']
+__all__ = [
+  'PIXELS',
+  'Clip',
+  'VideoError',
+  'VideoInfo',
+  'opened',
+  'probe',
+  'read_clips',
+]
 
 # Clips of a video take longer than this only if something is wrong with it.
 CLIP_SECONDS = 60.0
@@ -79,7 +87,7 @@ def read_clips(
   plan: Callable[[VideoInfo], Sequence[Clip]],
   name: str = '',
   segment: Segment = None,
-) -> list[UInt8[np.ndarray, 't h w *c']]:
+) -> list[UInt8[np.ndarray, '_ _ _ *_']]:
   """Decodes the frames of some clips of one video, each frame once.
 
   Args:
@@ -110,6 +118,30 @@ def read_clips(
         continue
       return sink.clips
   raise AssertionError('a frame contradicts itself')
+
+
+@contextlib.contextmanager
+def opened(
+  source: bytes | str | os.PathLike, name: str = '', segment: Segment = None
+) -> Iterator[tuple[VideoInfo, Iterator[av.VideoFrame]]]:
+  """Opens a video to decode it from its first frame to its last.
+
+  Args:
+    source: The file's bytes, or its path (`etils.epath` remote paths too).
+    name: What to call it in errors; a path names itself.
+    segment: Start and end in seconds of the part that is meant; None for all.
+
+  Yields:
+    The properties of the video or segment, and its frames as they are stored,
+    one at a time. Faults raise VideoError; of a segment, only those that
+    FFmpeg does not conceal.
+
+  Raises:
+    VideoError: it cannot be read.
+  """
+  with container.VideoFile(source, name, segment) as file:
+    decoder = _Decoder(file, trust_header=False)
+    yield decoder.info, decoder.decode_strictly()
 
 
 class _HeaderError(Exception):
@@ -236,6 +268,29 @@ class _Decoder:
         self._file.name,
         f'{self.info.num_frames} frames are declared, {found} decode',
       )
+
+  def decode_strictly(self) -> Iterator[av.VideoFrame]:
+    """Yields the frames that are shown, up to a fault.
+
+    Raises:
+      VideoError: at the fault.
+    """
+    faults: list[av.error.FFmpegError] = []
+    if self._file.window is None or self._by_time is None:
+      for frame in self._decode_shown(faults, strict=True):
+        if faults:
+          break
+        yield frame
+    else:
+      # What comes before the segment is not read, which may be hours.
+      try:
+        for frame in self._decode_needed(range(self.info.num_frames)):
+          if self._rank(frame) >= 0:
+            yield frame
+      except av.error.FFmpegError as error:
+        faults.append(error)
+    if faults:
+      raise VideoError('corrupt', self._file.name, container.reason(faults[0]))
 
   def _rank(self, frame: av.VideoFrame) -> int:
     """Which frame of the video this is; -1 if it is none."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
-from tensorflow_datasets.core import dataset_info
+from tensorflow_datasets.core import dataset_info, example_serializer
 from tensorflow_datasets.core import splits as splits_lib
 
 from vivit_mae.data.frames import Frames
@@ -110,6 +110,16 @@ def features(
   if boxes:
     known['boxes'] = tfds.features.Text()
   return tfds.features.FeaturesDict(known)
+
+
+def serialise(
+  encoder: tfds.features.FeaturesDict, fields: Mapping[str, Any]
+) -> bytes:
+  """A record's bytes, the same in every process, which TFDS's own are not."""
+  example = example_serializer.ExampleSerializer(
+    encoder.get_serialized_info()
+  ).get_tf_example(encoder.encode_example(fields))
+  return example.SerializeToString(deterministic=True)
 
 
 def encode_label(label: Label, class_names: ClassNames) -> Any:

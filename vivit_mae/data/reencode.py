@@ -5,13 +5,11 @@ kept with its time; sound is dropped, rotation is applied to the pixels, and the
 colours' tags are kept. The same video gives the same bytes.
 """
 
-import contextlib
 import dataclasses
 import fractions
 import io
 import itertools
 import math
-import os
 from collections.abc import Iterator
 
 import av
@@ -120,7 +118,7 @@ def reencode(
       encoded = _encode(info, map(_picture, shown), settings, name)
       size = counted.size
     else:
-      with _opened(source, name, segment) as (info, shown):
+      with decode.opened(source, name, segment) as (info, shown):
         encoded = _encode(info, shown, settings, name)
       if isinstance(source, bytes):
         size = len(source) if segment is None else None
@@ -158,35 +156,6 @@ class _Counted:
 
 def _picture(rgb: UInt8[np.ndarray, 'h w 3']) -> av.VideoFrame:
   return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format='rgb24')
-
-
-@contextlib.contextmanager
-def _opened(
-  source: bytes | str | os.PathLike,
-  name: str = '',
-  segment: decode.Segment = None,
-) -> Iterator[tuple[VideoInfo, Iterator[av.VideoFrame]]]:
-  with container.VideoFile(source, name, segment) as file:
-    decoder = decode._Decoder(file, trust_header=False)
-    yield decoder.info, _all_frames(file, decoder)
-
-
-def _all_frames(file, decoder):
-  faults: list[av.error.FFmpegError] = []
-  if file.window is not None and decoder._by_time is not None:
-    try:
-      for frame in decoder._decode_needed(range(decoder.info.num_frames)):
-        if decoder._rank(frame) >= 0:
-          yield frame
-    except av.error.FFmpegError as error:
-      faults.append(error)
-  else:
-    for frame in decoder._decode_shown(faults, strict=True):
-      if faults:
-        break
-      yield frame
-  if faults:
-    raise VideoError('corrupt', file.name, container.reason(faults[0]))
 
 
 def _encode(
@@ -271,8 +240,7 @@ def _add_stream(
   }
   if settings.tune != 'none':
     options['tune'] = settings.tune
-  rate = fractions.Fraction(info.fps).limit_denominator(1001)
-  stream = opened.add_stream('libx264', rate=rate, options=options)
+  stream = opened.add_stream('libx264', rate=_rate(info), options=options)
   stream.pix_fmt = 'yuv420p'
   target = stream.codec_context
   target.gop_size = settings.gop
@@ -293,15 +261,20 @@ def _ticks(
   Returns:
     The tick in seconds, and the times.
   """
-  rate = fractions.Fraction(info.fps).limit_denominator(1001)
   times = info.timestamps
-  for each in (tick, 1 / rate):
+  for each in (tick, 1 / _rate(info)):
     if each:
       ticks = np.rint(times / float(each)).astype(np.int64)
       if np.allclose(ticks * float(each), times, rtol=0, atol=1e-6):
         return each, ticks
   each = fractions.Fraction(1, 90_000)
   return each, np.rint(times / float(each)).astype(np.int64)
+
+
+def _rate(info: VideoInfo) -> fractions.Fraction:
+  """Frames per second, as 30000/1001 is one."""
+  least = fractions.Fraction(1, 1001)
+  return max(least, fractions.Fraction(info.fps).limit_denominator(1001))
 
 
 def _usual(pts: Int[np.ndarray, 'n']) -> int:

@@ -419,9 +419,7 @@ def _write_records(
       if isinstance(record, Rejected):
         stats['rejected'].append([record.id, record.kind, record.reason])
         continue
-      data = encoder.serialize_example(
-        encoder.encode_example(_fields(record, recipe))
-      )
+      data = directory.serialise(encoder, _fields(record, recipe))
       writer.write(data)
       stats['videos'] += 1
       stats['bytes'] += len(data)
