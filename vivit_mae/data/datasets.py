@@ -4,13 +4,24 @@ A source knows how many videos there are and hands out one at a time, encoded.
 It is cheap to send to a worker process: files are opened there, on first use.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 
-from vivit_mae.data import labels, listing, lists
+from vivit_mae.data import (
+  frame_folders,
+  frames,
+  labels,
+  layouts,
+  listing,
+  lists,
+  packing,
+)
+from vivit_mae.data.dmvr import DmvrSource
+from vivit_mae.data.frames import Frames
 from vivit_mae.data.labels import ClassNames
 from vivit_mae.data.listing import Example, Examples, Listing
 from vivit_mae.data.tfds_source import TfdsSource
@@ -37,6 +48,8 @@ SOURCE_FIELDS = (
   'eval_split',
   'unlabelled',
   'eval_fraction',
+  'official_split',
+  'fps',
   'cache_dir',
   'num_videos',
   'labels_per_class',
@@ -49,8 +62,8 @@ class Source(Examples, Protocol):
 
   Attributes:
     name: What to call this data in messages.
-    class_names: Sorted; `Example.label` indexes them. Empty = no labels; with
-      several heads, those of each.
+    class_names: What `Example.label` indexes. Empty = no labels; with several
+      heads, those of each.
     multi_label: Whether several classes may apply to a video.
   """
 
@@ -64,8 +77,8 @@ class FileSource:
 
   Attributes:
     name: What to call this data in messages.
-    class_names: Sorted; `Example.label` indexes them. Empty = no labels; with
-      several heads, those of each.
+    class_names: What `Example.label` indexes. Empty = no labels; with several
+      heads, those of each.
     multi_label: Whether several classes may apply to a video.
     examples: Paths, labels and ids.
   """
@@ -82,6 +95,9 @@ class FileSource:
     self.class_names = class_names
     self.multi_label = multi_label
 
+  def __getstate__(self) -> dict[str, Any]:
+    return self.__dict__ | {'examples': packing.pack(self.examples)}
+
   def __len__(self) -> int:
     return len(self.examples)
 
@@ -96,19 +112,25 @@ def open_source(
   *,
   unlabelled: Sequence[str] = (),
   eval_fraction: int | float = 0.0,
+  official_split: int = 1,
+  fps: int | float = 30.0,
   cache_dir: str = '',
   num_videos: int = 1200,
 ) -> Source:
   """Opens one split of a dataset.
 
   Args:
-    source: 'folder', 'csv', 'tfds' or 'synthetic'.
+    source: 'folder', 'frames', 'csv', 'tfds', 'dmvr', 'synthetic', or one of
+      `layouts.LAYOUTS`.
     path: The folder, the list, or the prepared dataset. Not used by
       'synthetic'.
     split: 'train', 'validation', 'test', or 'all'.
     unlabelled: Classes whose videos are to count as having no label.
-    eval_fraction: For 'folder' and 'csv' without a validation split, the share
-      of the videos that is held out as one, by a hash of the id.
+    eval_fraction: For 'folder', 'frames' and 'csv' without a validation split,
+      the share of the videos that is held out as one, by a hash of the id.
+    official_split: Which one, of public datasets that have several.
+    fps: Pictures per second of videos that are stored as pictures, where the
+      data does not say.
     cache_dir: Where 'synthetic' writes its videos and where 'tfds' looks for a
       dataset given by name; '' = the usual place.
     num_videos: How many videos 'synthetic' writes.
@@ -124,11 +146,17 @@ def open_source(
     raise ValueError(
       f'data.source is {source!r}; known are {", ".join(map(repr, SOURCES))}.'
     )
+  if not 0 < fps < float('inf'):
+    raise ValueError(
+      f'data.fps is {fps}; it is the number of pictures per second, above 0.'
+    )
   return SOURCES[source](
     path=path,
     split=split,
     unlabelled=tuple(unlabelled),
     eval_fraction=eval_fraction,
+    official_split=official_split,
+    fps=fps,
     cache_dir=cache_dir,
     num_videos=num_videos,
   )
@@ -149,6 +177,12 @@ def source_from(data: Mapping[str, Any], split: str | None = None) -> Source:
   fields.pop('labels_per_class', None)
   if split is not None:
     fields['split'] = split
+  if data.get('flip') and fields['source'] in layouts.NO_FLIP:
+    _log.warning(
+      'data.flip is on, and classes of %s tell left from right: a mirrored '
+      'clip shows another class than its label says',
+      fields['source'],
+    )
   return open_source(**fields)
 
 
@@ -213,14 +247,28 @@ class Few:
     return self._source[self._rows[index]]
 
 
-def _open_listed(read: Callable[..., Listing]) -> Callable[..., Source]:
-  """A source of files out of a function that lists them."""
+def _open_listed(
+  read: Callable[..., Listing],
+  video_of: Callable[[str, float | int], str | Frames] = (
+    frames.open_if_pictures
+  ),
+) -> Callable[..., Source]:
+  """A source of files out of a function that lists them.
+
+  Args:
+    read: Lists them.
+    video_of: What the path of a video, and a rate, stand for.
+
+  Returns:
+    A function that opens them.
+  """
 
   def open_files(
     path: str,
     split: str,
     unlabelled: tuple[str, ...],
     eval_fraction: int | float,
+    fps: int | float,
     **other_sources,
   ) -> Source:
     del other_sources
@@ -234,12 +282,56 @@ def _open_listed(read: Callable[..., Listing]) -> Callable[..., Source]:
         'start from the folder of the list. `python -m '
         'vivit_mae.tools.dataset prepare` leaves such lines out.'
       )
-    examples = listing.select(listed, split, eval_fraction, path)
-    return FileSource(
-      f'{path} ({split})', examples, listed.class_names, listed.multi_label
+    return _select(listed, path, split, eval_fraction, video_of, fps)
+
+  return open_files
+
+
+def _open_layout(layout: str) -> Callable[..., Source]:
+  """A source of the videos of a public dataset, those that are there."""
+
+  def open_files(
+    path: str,
+    split: str,
+    unlabelled: tuple[str, ...],
+    eval_fraction: int | float,
+    official_split: int,
+    fps: int | float,
+    **other_sources,
+  ) -> Source:
+    del other_sources
+    if not path:
+      raise ValueError(f'data.path is empty: say where {layout} is.')
+    listed = layouts.read(layout, path, unlabelled, official_split)
+    return _select(
+      listed, path, split, eval_fraction, frames.open_if_pictures, fps
     )
 
   return open_files
+
+
+def _select(
+  listed: Listing,
+  path: str,
+  split: str,
+  eval_fraction: int | float,
+  video_of: Callable[[str, float | int], str | Frames],
+  fps: int | float,
+) -> FileSource:
+  """One split, in which folders and tar files stand for their pictures."""
+  examples = list(listing.select(listed, split, eval_fraction, path))
+  has_pictures = False
+  for i, example in enumerate(examples):
+    if isinstance(example.video, str):
+      video = video_of(example.video, fps)
+      if isinstance(video, Frames):
+        examples[i] = dataclasses.replace(example, video=video)
+        has_pictures = True
+  if has_pictures:
+    frames.log_cost(path, fps)
+  return FileSource(
+    f'{path} ({split})', examples, listed.class_names, listed.multi_label
+  )
 
 
 def _open_tfds(
@@ -247,10 +339,22 @@ def _open_tfds(
   split: str,
   unlabelled: tuple[str, ...],
   cache_dir: str,
+  fps: int | float,
   **other_sources,
 ) -> Source:
   del other_sources
-  return TfdsSource(path, split, cache_dir or None, unlabelled)
+  return TfdsSource(path, split, cache_dir or None, unlabelled, fps)
+
+
+def _open_dmvr(
+  path: str,
+  split: str,
+  unlabelled: tuple[str, ...],
+  fps: int | float,
+  **other_sources,
+) -> Source:
+  del other_sources
+  return DmvrSource(path, split, unlabelled, fps)
 
 
 def _open_synthetic(
@@ -272,4 +376,9 @@ SOURCES: dict[str, Callable[..., Source]] = {
   'tfds': _open_tfds,
   'folder': _open_listed(lists.read_folder),
   'csv': _open_listed(lists.read_csv),
+  'frames': _open_listed(
+    frame_folders.read_frame_folders, frames.open_pictures
+  ),
+  'dmvr': _open_dmvr,
+  **{layout: _open_layout(layout) for layout in layouts.LAYOUTS},
 }

@@ -9,6 +9,7 @@ programs that write out the frames of a video leave none, and TensorFlow's
 decoder, which read most such data sets so far, ignores it too.
 """
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -17,7 +18,7 @@ import os
 import posixpath
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import cv2
@@ -26,12 +27,14 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import Image
 
-from vivit_mae.data import container, transforms
+from vivit_mae.data import container, pixels, scan, transforms
 from vivit_mae.data.video import Clip, VideoError, VideoInfo
 
 _log = logging.getLogger(__name__)
 
 EXTENSIONS = frozenset(('.jpg', '.jpeg', '.png', '.webp', '.bmp'))
+
+TAR = '.tar'
 
 # Optical flow that lies among the pictures, as in mmaction2's "rawframes".
 _FLOW = 'flow_'
@@ -189,7 +192,7 @@ def read_clips(
   plan: Callable[[VideoInfo], Sequence[Clip]],
   name: str = '',
   segment: tuple[float | int, float | int] | None = None,
-) -> list[UInt8[np.ndarray, 't h w 3']]:
+) -> list[UInt8[np.ndarray, 't h w *c']]:
   """Decodes the pictures of some clips of one video, each picture once.
 
   Args:
@@ -199,28 +202,40 @@ def read_clips(
     segment: Start and end in seconds of the part that is meant; None for all.
 
   Returns:
-    RGB pixels of each clip. Pictures of another size than the video's first
-    are resized to it before anything is cut out.
+    The pixels of each clip; see `video.Clip.pixels`. Pictures of another size
+    than the video's first are resized to it before anything is cut out.
 
   Raises:
     VideoError: a picture that is wanted cannot be read.
     ValueError: a clip asks for frames or pixels that the video has not.
   """
   pictures = _Pictures(source, name, segment)
-  plans = plan(pictures.info)
-  clips = [np.zeros((len(c.frames), *c.size, 3), np.uint8) for c in plans]
-  places: dict[int, list[tuple[int, int]]] = {}
-  for k, clip in enumerate(plans):
-    for t, i in enumerate(clip.frames.tolist()):
-      places.setdefault(i, []).append((k, t))
-  for i in sorted(places):
-    rgb = pictures.decode(i)
-    for k, t in places[i]:
-      clip = plans[k]
-      clips[k][t] = transforms.crop_and_resize(
-        rgb, clip.box, clip.size, flip=clip.flip, antialias=clip.antialias
-      )
-  return clips
+  sink = pixels.Sink(plan(pictures.info), pictures.info)
+  for i in sorted(sink.missing):
+    sink.put_rgb(i, pictures.decode(i))
+  return sink.clips
+
+
+def decode_all(
+  source: Frames,
+  name: str = '',
+  segment: tuple[float | int, float | int] | None = None,
+) -> tuple[VideoInfo, Iterator[UInt8[np.ndarray, 'h w 3']]]:
+  """Decodes all pictures, one at a time.
+
+  Args:
+    source: The pictures.
+    name: What to call the video in errors.
+    segment: Start and end in seconds of the part that is meant; None for all.
+
+  Returns:
+    The properties of the video or segment, and RGB pixels, all of one size.
+
+  Raises:
+    VideoError: there is no picture; later, one cannot be read.
+  """
+  pictures = _Pictures(source, name, segment)
+  return pictures.info, map(pictures.decode, range(pictures.info.num_frames))
 
 
 class _Pictures:
@@ -280,17 +295,15 @@ class _Pictures:
     row = self._first + i
     encoded = self._source.read(row) if i else self._encoded
     self._header(row, encoded)
-    try:
-      pixels = cv2.imdecode(
+    with contextlib.suppress(cv2.error):
+      bgr = cv2.imdecode(
         np.frombuffer(encoded, np.uint8),
         cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
       )
-    except cv2.error as error:
-      raise self._corrupt(row, str(error.err)) from None
-    if pixels is None:
-      raise self._corrupt(row, f'its {len(encoded)} bytes do not decode')
-    rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return transforms.crop_and_resize(rgb, None, (info.height, info.width))
+      if bgr is not None:
+        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        return transforms.crop_and_resize(rgb, None, (info.height, info.width))
+    raise self._error('corrupt', row, f'its {len(encoded)} bytes do not decode')
 
   def _header(self, row: int, encoded: bytes) -> tuple[str, int, int, bool]:
     """Format, width and height of a picture, and whether it is grey.
@@ -298,28 +311,46 @@ class _Pictures:
     Raises:
       VideoError: it is no picture, or one too large to be decoded.
     """
+    # What Pillow raises is an OSError, which would pass for a failure to read.
+    kind = 'corrupt'
     try:
       with Image.open(io.BytesIO(encoded)) as picture:
         width, height = picture.size
-        found = (picture.format or '').lower()
-        is_gray = picture.mode in _GRAY
+        if width * height <= container.MAX_PIXELS:
+          found = (picture.format or '').lower()
+          return found, width, height, picture.mode in _GRAY
+      kind, reason = 'too_large', f'{width}x{height}'
     except Image.DecompressionBombError as error:
-      raise VideoError('too_large', self._name, str(error)) from None
+      kind, reason = 'too_large', str(error)
     except (OSError, ValueError) as error:
-      raise self._corrupt(row, f'it is no picture: {error}') from None
-    if width * height > container.MAX_PIXELS:
-      raise VideoError(
-        'too_large',
-        self._name,
-        f'{self._source.title(row)}: {width}x{height}; at most '
-        f'{container.MAX_PIXELS} pixels are read',
-      )
-    return found, width, height, is_gray
+      reason = f'it is no picture: {error}'
+    raise self._error(kind, row, reason)
 
-  def _corrupt(self, row: int, detail: str) -> VideoError:
-    return VideoError(
-      'corrupt', self._name, f'{self._source.title(row)}: {detail}'
-    )
+  def _error(self, kind: str, row: int, reason: str) -> VideoError:
+    return VideoError(kind, self._name, f'{self._source.title(row)}: {reason}')
+
+
+def open_pictures(path: str, fps: float | int) -> FolderFrames | TarFrames:
+  """The pictures of a folder or of a tar file, known by its extension."""
+  is_tar = scan.extension(path) == TAR
+  return TarFrames(path, fps) if is_tar else FolderFrames(path, fps)
+
+
+def open_if_pictures(path: str, fps: float | int) -> str | Frames:
+  """The pictures of a tar file or of a folder whose name is not a video's.
+
+  Args:
+    path: What a list of videos names.
+    fps: Pictures per second.
+
+  Returns:
+    The pictures, or the path itself where it is a file.
+  """
+  if scan.extension(path) == TAR:
+    return open_pictures(path, fps)
+  if not scan.is_video(path) and epath.Path(path).is_dir():
+    return open_pictures(path, fps)
+  return path
 
 
 @functools.cache

@@ -54,6 +54,29 @@ def read_folder(
       'Videos are known by their extension: '
       f'{" ".join(sorted(scan.VIDEO_EXTENSIONS))}.'
     )
+  return by_folders(place, videos, unlabelled, skipped)
+
+
+def by_folders(
+  root: str,
+  videos: Sequence[str],
+  unlabelled: Sequence[str],
+  skipped: tuple[tuple[str, str], ...],
+) -> listing.Listing:
+  """Takes splits and classes from the folders that videos lie in.
+
+  Args:
+    root: The folder above all.
+    videos: Paths relative to it.
+    unlabelled: As in `read_folder`.
+    skipped: For the listing.
+
+  Returns:
+    The listing.
+
+  Raises:
+    ValueError: A name in `unlabelled` fits no class folder.
+  """
   by_split = all(f.split('/')[0] in listing.SPLITS and '/' in f for f in videos)
   entries = []
   folders = set()
@@ -64,7 +87,7 @@ def read_folder(
     label = '' if listing.fits(folder, unlabelled) else folder.strip()
     entries.append(
       listing.Entry(
-        listing.SPLITS[split], posixpath.join(place, name), name, label
+        listing.SPLITS[split], posixpath.join(root, name), name, label
       )
     )
   listing.check_unlabelled(

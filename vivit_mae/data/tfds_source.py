@@ -20,11 +20,13 @@ from etils import epath
 
 from vivit_mae.data import listing, tfrecord
 from vivit_mae.data.frames import EncodedFrames, log_cost
-from vivit_mae.data.labels import ClassNames
+from vivit_mae.data.kept_classes import KeptClasses
+from vivit_mae.data.labels import ClassNames, Label
 from vivit_mae.data.listing import Example
 from vivit_mae.data.video import VideoError
 
 _INFO = 'dataset_info.json'
+_USED = ('video', 'label', 'id', 'boxes')
 _VERSION = '[0-9]*.[0-9]*.[0-9]*'
 # Formats that can be read by index, the better one first.
 _FORMATS = ('array_record', 'tfrecord')
@@ -34,16 +36,15 @@ class TfdsSource:
   """A dataset prepared by TFDS or by `python -m vivit_mae.tools.dataset`.
 
   Its features must hold the video as 'video': a scalar of bytes, the encoded
-  video, or a sequence of pictures (`tfds.features.Video`). 'label' (a
-  ClassLabel) and 'id' are used where present.
+  video, or a sequence of pictures (`tfds.features.Video`). 'label', 'id' and
+  'boxes' are used where present, as `directory.features` has them.
 
   Attributes:
     name: What to call this data in messages.
-    class_names: The names of the ClassLabel; empty = no labels.
-    multi_label: False: it holds at most one label for each video.
+    class_names: The names of the classes; empty = no labels. With several
+      heads, those of each.
+    multi_label: Whether several classes may apply to a video.
   """
-
-  multi_label = False
 
   def __init__(
     self,
@@ -76,11 +77,9 @@ class TfdsSource:
     self._length = dataset.splits[self._split].num_examples
     self._fps = dataset.fps or fps
     self.name = f'{path} ({self._split})'
-    names = tuple(getattr(dataset.features.get('label'), 'names', ()))
-    listing.check_unlabelled(unlabelled, set(names), f'class of {path}')
-    kept = [name for name in names if not listing.fits(name, unlabelled)]
-    self._labels = {names.index(name): i for i, name in enumerate(kept)}
-    self.class_names: ClassNames = tuple(kept)
+    self.multi_label = dataset.multi_label
+    self._kept = KeptClasses(dataset.class_names, unlabelled, path)
+    self.class_names: ClassNames = self._kept.class_names
     if dataset.has_pictures:
       log_cost(path, self._fps)
 
@@ -91,19 +90,22 @@ class TfdsSource:
     return self._length
 
   def __getitem__(self, index: SupportsIndex, /) -> Example:
+    from vivit_mae.data import directory  # It imports TFDS, as above.
+
     if self._read is None:
       self._read = _Dataset(self._folder).open(self._split)
     index = index.__index__()
     row = self._read(index)
-    label = int(row.get('label', -1))
-    name = row.get('id', b'')
+    name = row.get('id', b'').decode() or f'{self._split}-{index:08d}'
     video = row['video']
     if not isinstance(video, bytes):
       video = EncodedFrames(tuple(video), self._fps)
+    boxes = row.get('boxes', b'').decode()
     return Example(
       video,
-      self._labels.get(label, -1),
-      name.decode() if name else f'{self._split}-{index:08d}',
+      self._kept.number(_label(row.get('label', -1))),
+      name,
+      boxes=directory.decode_boxes(boxes) if boxes else None,
     )
 
 
@@ -112,7 +114,8 @@ class _Dataset:
 
   Attributes:
     splits: By name; slices are understood.
-    features: Of 'video', 'label' and 'id', those that there are.
+    class_names: See `TfdsSource`.
+    multi_label: See `TfdsSource`.
     has_pictures: Whether a video is a sequence of pictures.
     fps: At which rate they were extracted; None if it is not said.
   """
@@ -140,27 +143,31 @@ class _Dataset:
     kind = _kind(video)
     self.has_pictures = kind in ('Video', 'Sequence(Image)')
     self.fps = _rate(video) if kind == 'Video' else None
-    # So it is stored. A Video needs TensorFlow, and would be decoded whole.
-    features: dict[str, Any] = (
-      {'video': tfds.features.Sequence(tfds.features.Text())}
-      if self.has_pictures
-      else {}
-    )
-    for name, field in fields.items():
-      if name in ('video', 'label', 'id') and name not in features:
-        feature = tfds.features.FeatureConnector.from_json(field)
-        feature.load_metadata(folder, name)
-        if feature.shape == ():
-          features[name] = feature
-    if not hasattr(features.get('label'), 'names'):
-      features.pop('label', None)
-    if not self.has_pictures and not _holds_bytes(features.get('video')):
+    features: dict[str, Any] = {
+      name: tfds.features.FeatureConnector.from_json(field)
+      for name, field in fields.items()
+      if name in _USED and not (name == 'video' and self.has_pictures)
+    }
+    if self.has_pictures:
+      # So it is stored. A Video needs TensorFlow, and would be decoded whole.
+      features['video'] = tfds.features.Sequence(tfds.features.Text())
+    elif not _is_scalar(features.get('video'), 'OSU'):
       raise ValueError(
         f'{str(folder)!r} holds no videos: a feature "video" of bytes, or of '
         f'pictures, is needed, and it has {listing.shown(fields)}. Prepare the '
         'video files with `python -m vivit_mae.tools.dataset prepare`.'
       )
-    self.features = features
+    for name in ('id', 'boxes'):
+      if not _is_scalar(features.get(name), 'OSU'):
+        features.pop(name, None)
+    every = tfds.features.FeaturesDict(features)
+    every.load_metadata(folder, feature_name=None)
+    label = features.get('label')
+    self.class_names = _class_names(label)
+    self.multi_label = isinstance(label, tfds.features.Sequence)
+    if not self.class_names:
+      self.multi_label = False
+      features.pop('label', None)
     self._parser = tfds.features.FeaturesDict(features)
 
   def find_split(self, split: str) -> str:
@@ -218,8 +225,32 @@ class _TFRecords:
     return tfrecord.read(shard.filename, *places[row].tolist())
 
 
-def _holds_bytes(feature: Any) -> bool:
-  return feature is not None and np.dtype(feature.np_dtype).kind in 'OSU'
+def _is_scalar(feature: Any, kinds: str) -> bool:
+  """Whether it is one value, of one of numpy's kinds."""
+  if getattr(feature, 'shape', None) != ():
+    return False
+  return np.dtype(feature.np_dtype).kind in kinds
+
+
+def _class_names(label: Any) -> ClassNames:
+  """The names of the classes; none where the label does not number classes."""
+  if isinstance(label, Mapping):
+    heads = {head: _names(label[head]) for head in label}
+    return heads if all(heads.values()) else ()
+  return _names(getattr(label, 'feature', label))
+
+
+def _names(label: Any) -> tuple[str, ...]:
+  return tuple(getattr(label, 'names', ())) if _is_scalar(label, 'iu') else ()
+
+
+def _label(value: Any) -> Label:
+  """A label as TFDS gives it."""
+  if isinstance(value, Mapping):
+    return tuple(map(int, value.values()))
+  if isinstance(value, Sequence | np.ndarray):
+    return tuple(map(int, value))
+  return int(value)
 
 
 def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
