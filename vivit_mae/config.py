@@ -75,11 +75,15 @@ def defaults(task: str = 'mae') -> ConfigDict:
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
   )
   config.data = dict(
-    source='synthetic',  # 'synthetic' | 'tfds' | 'folder' | 'csv'
+    # 'synthetic' | 'tfds' | 'folder' | 'csv' | 'frames' | 'dmvr'
+    # | a public dataset: 'ssv2', ...
+    source='synthetic',
     path='',
     split='train',
     eval_split='validation',
     eval_fraction=0.0,  # folder, csv: share of the videos held out
+    fps=30.0,  # of videos that are stored as pictures
+    official_split=1,  # ucf101, hmdb51: which of the three
     labels_per_class=_optional(int),  # classify: train on so many of each
     unlabelled=(),  # sub-folders whose videos have no label
     stride=4,  # frames from one sampled frame to the next
