@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from tests.data import tiny_videos
-from vivit_mae.data import listing
-from vivit_mae.tools import check_text, dataset, dataset_check
+from vivit_mae.data import layouts, listing
+from vivit_mae.tools import check_text, dataset
 
 
 @pytest.fixture(scope='module')
@@ -148,7 +148,7 @@ def test_what_a_layout_reports(videos, capsys, monkeypatch):
       duplicates=(('1', 'named in lines 1 and 2'),),
     )
 
-  monkeypatch.setattr(dataset_check.layouts, 'read', read)
+  monkeypatch.setattr(layouts, 'read', read)
   options = ('--layout', 'ucf101', '--official_split', '2')
   assert _run(videos, *options, '--strict') == 2
   assert asked == [('ucf101', str(videos), (), 2)]
@@ -158,7 +158,7 @@ def test_what_a_layout_reports(videos, capsys, monkeypatch):
   assert 'there is no such file: 1\n    2: there is no 2.mp4' in output
   assert 'once: 1\n    1: named in lines 1 and 2' in output
   assert _run(videos, *options, '--csv', 'a.csv') == 1
-  assert 'exclude each other' in capsys.readouterr().err
+  assert 'each says what there is' in capsys.readouterr().err
 
 
 def test_the_most_frequent_of_many_values():

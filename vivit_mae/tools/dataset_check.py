@@ -59,7 +59,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
   add(
     '--official_split',
     type=int,
-    default=1,
     metavar='N',
     help='which one, where a layout has several (default: 1)',
   )
@@ -173,7 +172,7 @@ def collect(
   path: str,
   csv: str | None = None,
   layout: str | None = None,
-  official_split: int = 1,
+  official_split: int | None = None,
   unlabelled: Sequence[str] = (),
 ) -> Collection:
   """Lists what a path names.
@@ -182,7 +181,7 @@ def collect(
     path: A folder, a list, a folder of lists, a prepared dataset, or a video.
     csv: A list whose relative paths start from `path`.
     layout: The path is a public dataset, a key of `layouts.LAYOUTS`.
-    official_split: Which one, where a layout has several.
+    official_split: Which one, where a layout has several; None for the first.
     unlabelled: Labels that mean none.
 
   Returns:
@@ -191,20 +190,14 @@ def collect(
   Raises:
     ValueError: If there is nothing to read, or if options contradict.
   """
-  if csv and layout:
-    raise ValueError(
-      f'--csv={csv} and --layout={layout} exclude each other: a layout has its '
-      'own lists.'
-    )
   file = epath.Path(path).expanduser()
   if scan.is_video(file.name) and file.is_file():
     return Collection({'train': [Example(str(file), -1, file.name)]}, ())
   info = file / 'dataset_info.json'
   if csv or layout or not info.exists():
-    if layout:
-      listing = layouts.read(layout, path, unlabelled, official_split)
-    else:
-      listing = dataset_prepare.read_sources(path, csv, unlabelled)
+    listing = dataset_prepare.read_sources(
+      path, csv, unlabelled, layout, official_split
+    )
     return Collection(
       listing.splits,
       listing.class_names,

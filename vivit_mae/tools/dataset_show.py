@@ -197,6 +197,14 @@ def show(
     )
   ) as iterator:
     batch = next(iterator)
+  video = batch['video']
+  if 'to_rgb' in batch:
+    import jax.numpy as jnp  # which takes a while to start
+
+    from vivit_mae import preprocess
+
+    planes, to_rgb = jnp.asarray(video), jnp.asarray(batch['to_rgb'])
+    video = np.asarray(preprocess.rgb_of_planes(planes, to_rgb))
   columns = np.linspace(0, num_frames - 1, min(num_columns, num_frames))
   columns = np.round(columns).astype(np.int64)
   options = loading.ClipOptions.from_data(data)
@@ -213,7 +221,7 @@ def show(
     notes = [f'#{i}  {times[i]:.2f} s' for i in frames[columns]]
     strips.append(
       contact_sheet.Strip(
-        _SEPARATOR.join(caption), batch['video'][row][columns], tuple(notes)
+        _SEPARATOR.join(caption), video[row][columns], tuple(notes)
       )
     )
   heading = _heading(config, source, num_videos, len(columns), options)
