@@ -99,6 +99,7 @@ def defaults(task: str = 'mae') -> ConfigDict:
     flip=False,
     rand_augment='',  # e.g. 'rand-m7-n4-mstd0.5-inc1'
     rand_augment_interpolation='bicubic',  # 'bicubic' | 'bilinear'
+    pixels='rgb',  # 'rgb' | 'yuv420': made RGB on the device
     repeats=1,  # clips of one decoded video
     repeat='crops',  # they differ in 'crops' | 'windows'
     num_workers=0,

@@ -21,6 +21,40 @@ _BOX_TRIES = 10
 MIX_MODES = ('batch', 'row')
 
 
+def rgb_of_planes(
+  video: UInt8[Array, 'b t rows w'], to_rgb: Float[Array, 'b 3 4']
+) -> UInt8[Array, 'b t h w 3']:
+  """Makes RGB of planar 4:2:0 pixels (`data.pixels='yuv420'`).
+
+  Each colour difference serves for two by two pixels, as in FFmpeg's own
+  conversion, from which the result differs by rounding.
+
+  Args:
+    video: luma, and below it both colour differences at half the height and
+      width, of an even height; rows = 1.5 h.
+    to_rgb: for each clip the matrix of its colour space and range, and in the
+      last column what is added.
+
+  Returns:
+    The pixels.
+  """
+  rows, width = video.shape[2:]
+  height = rows * 2 // 3
+  luma = video[:, :, :height]
+  below = video[:, :, height:].reshape(
+    *video.shape[:2], 2, height // 2, width // 2
+  )
+  chroma = jnp.repeat(jnp.repeat(below, 2, axis=3), 2, axis=4)
+  yuv = [luma, chroma[:, :, 0], chroma[:, :, 1]]
+  weights = to_rgb[:, :, :, None, None, None]
+  rgb = [
+    sum(weights[:, c, k] * plane for k, plane in enumerate(yuv))
+    + weights[:, c, 3]
+    for c in range(3)
+  ]
+  return jnp.clip(jnp.round(jnp.stack(rgb, -1)), 0, 255).astype(jnp.uint8)
+
+
 def to_unit(
   video: UInt8[Array, 'b t h w c'],
 ) -> Float[Array, 'b t h w c']:

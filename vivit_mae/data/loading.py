@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 from vivit_mae.data import (
   augment,
@@ -52,6 +52,9 @@ class ClipOptions:
       VideoMAE has it before: then most of its work would be cut away. What
       moves in from outside is grey either way.
     rand_augment_interpolation: 'bicubic' or 'bilinear', where it turns frames.
+    pixels: 'rgb', or 'yuv420': planes as videos store them, half the bytes and
+      less work here; the device makes RGB of them. Crops then begin and end at
+      even pixels.
     repeats: Clips of one decoded video.
     repeat: 'crops' gives them the same frames and new crops (VideoMAE V2),
       'windows' also new frames (MAE-ST).
@@ -76,6 +79,7 @@ class ClipOptions:
   flip: bool = False
   rand_augment: str = ''
   rand_augment_interpolation: str = 'bicubic'
+  pixels: str = 'rgb'
   repeats: int = 1
   repeat: str = 'crops'
   num_workers: int = 0
@@ -88,6 +92,7 @@ class ClipOptions:
     for field, choices in (
       ('sampling', tuple(sampling.SAMPLINGS)),
       ('crop', tuple(CROPS)),
+      ('pixels', decode.PIXELS),
       ('repeat', REPEATS),
     ):
       if getattr(self, field) not in choices:
@@ -120,6 +125,11 @@ class ClipOptions:
       raise ValueError(
         f'data.max_bad_fraction is {self.max_bad_fraction}; it is a share, '
         'from 0 to 1.'
+      )
+    if self.rand_augment and self.pixels != 'rgb':
+      raise ValueError(
+        f'data.rand_augment is {self.rand_augment!r}, which changes RGB '
+        f"pixels; data.pixels is {self.pixels!r} and has to be 'rgb'."
       )
     self.policy()  # a slip of the pen is an error from the start
 
@@ -220,7 +230,11 @@ class Attempts:
 
 
 def blank_batch(
-  source: Source, rows: int, num_frames: int, image_size: tuple[int, int]
+  source: Source,
+  rows: int,
+  num_frames: int,
+  image_size: tuple[int, int],
+  pixels: str = 'rgb',
 ) -> dict[str, Any]:
   """A batch whose rows are all padding.
 
@@ -229,12 +243,20 @@ def blank_batch(
     rows: Rows of the batch.
     num_frames: Frames of a clip.
     image_size: (height, width) of a clip.
+    pixels: See `ClipOptions`.
 
   Returns:
-    `video` black, `index` and labels -1, `valid` False.
+    `video` black, `index` and labels -1, `valid` False; for 'yuv420' also
+    `to_rgb` [rows, 3, 4], see `colour.yuv_to_rgb`.
+
+  Raises:
+    ValueError: `pixels` is 'yuv420' and a side of the clip odd.
   """
+  clip = decode.Clip(np.zeros(num_frames, int), image_size, pixels=pixels)
+  planar = pixels != 'rgb'
   return {
-    'video': np.zeros((rows, num_frames, *image_size, 3), np.uint8),
+    'video': np.zeros((rows, *clip.shape), np.uint8),
+    **({'to_rgb': np.zeros((rows, 3, 4), np.float32)} if planar else {}),
     'index': np.full(rows, -1, np.int32),
     'valid': np.zeros(rows, bool),
     **labels.blank(rows, source.class_names, source.multi_label),
@@ -267,6 +289,33 @@ def sample_frames(
     duration=info.duration,
     **asked,
   )
+
+
+def read_pixels(
+  example: Example,
+  plan: Callable[[decode.VideoInfo], Sequence[decode.Clip]],
+) -> dict[str, Any]:
+  """Decodes clips of a video: what `blank_batch` has of pixels.
+
+  Args:
+    example: The video.
+    plan: See `decode.read_clips`; all clips have the same kind of pixels.
+
+  Returns:
+    `video`: an array for each clip; for 'yuv420' also `to_rgb` [3, 4].
+  """
+  found: dict[str, Any] = {}
+
+  def noting(info: decode.VideoInfo) -> Sequence[decode.Clip]:
+    clips = plan(info)
+    if any(clip.pixels != 'rgb' for clip in clips):
+      found['to_rgb'] = info.to_rgb
+    return clips
+
+  found['video'] = decode.read_clips(
+    example.video, noting, example.id, segment=example.segment
+  )
+  return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,7 +353,11 @@ class Loader:
     """
     repeats = self.options.repeats
     batch = blank_batch(
-      self.source, len(rows) * repeats, self.num_frames, self.image_size
+      self.source,
+      len(rows) * repeats,
+      self.num_frames,
+      self.image_size,
+      self.options.pixels,
     )
     tried: dict[int, None] = {}
     bad: dict[int, tuple[int, str, str]] = {}
@@ -316,7 +369,7 @@ class Loader:
           index = int(rng.integers(len(self.source)))
         tried[index] = None
         try:
-          example, clips = reading.read(
+          example, pixels = reading.read(
             self.source,
             index,
             functools.partial(self._clips, rng),
@@ -326,7 +379,8 @@ class Loader:
           bad[index] = (index, error.name, str(error))
           continue
         here = slice(row * repeats, (row + 1) * repeats)
-        batch['video'][here] = clips
+        for name, array in pixels.items():
+          batch[name][here] = array
         batch['index'][here] = index
         batch['valid'][here] = True
         labels.put(batch, here, example.label)
@@ -338,8 +392,8 @@ class Loader:
 
   def _clips(
     self, rng: np.random.Generator, example: Example
-  ) -> list[UInt8[np.ndarray, 't h w 3']]:
-    """Decodes one video once, for all of its clips."""
+  ) -> dict[str, Any]:
+    """Decodes one video once, for all of its clips; see `read_pixels`."""
     rng = copy.deepcopy(rng)  # a second try draws the same numbers
     options = self.options
     crop, antialias = CROPS[options.crop]
@@ -356,12 +410,15 @@ class Loader:
           box=crop(info.height, info.width, self.image_size, options, rng),
           flip=options.flip and transforms.draw_flip(rng),
           antialias=antialias,
+          pixels=options.pixels,
         )
         for k in range(options.repeats)
       ]
 
-    clips = decode.read_clips(example.video, plan, example.id)
+    pixels = read_pixels(example, plan)
     policy = options.policy()
-    if policy is None:
-      return clips
-    return [augment.rand_augment(clip, policy, rng) for clip in clips]
+    if policy is not None:
+      pixels['video'] = [
+        augment.rand_augment(clip, policy, rng) for clip in pixels['video']
+      ]
+    return pixels

@@ -14,7 +14,7 @@ from vivit_mae.data.video import Clip, VideoInfo
 # What can be cut and resized plane by plane, as it is stored.
 _PLANAR = ('yuv420p', 'yuvj420p')
 
-Planes = Sequence[UInt8[np.ndarray, 'h w']]
+Planes = Sequence[UInt8[np.ndarray, '_ _']]
 
 
 class Sink:
@@ -131,7 +131,7 @@ class Sink:
     )
     return np.rot90(frame.to_ndarray(), -self._info.rotation // 90)
 
-  def _planes(self, frame: av.VideoFrame) -> list[UInt8[np.ndarray, 'h w']]:
+  def _planes(self, frame: av.VideoFrame) -> Planes:
     """Luma and colour differences as shown, without a copy where it can be."""
     width, height = _stored_size(self._info)
     if (frame.width, frame.height) != (width, height):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 from vivit_mae.data import decode, labels, loading, reading, transforms
 from vivit_mae.data.datasets import Source
@@ -75,7 +75,11 @@ class ViewLoader:
       not valid: black, all numbers -1.
     """
     batch = loading.blank_batch(
-      self.source, len(rows), self.num_frames, self.image_size
+      self.source,
+      len(rows),
+      self.num_frames,
+      self.image_size,
+      self.options.pixels,
     )
     batch['view'] = np.full(len(rows), -1, np.int32)
     tried, bad = [], []
@@ -88,7 +92,7 @@ class ViewLoader:
       views = rows[here, 1]
       tried.append(index)
       try:
-        example, clips = reading.read(
+        example, pixels = reading.read(
           self.source,
           index,
           functools.partial(self._clips, views.tolist()),
@@ -97,7 +101,8 @@ class ViewLoader:
       except decode.VideoError as error:
         bad.append((index, error.name, str(error)))
         continue
-      batch['video'][here] = clips
+      for name, array in pixels.items():
+        batch[name][here] = array
       batch['index'][here] = index
       batch['view'][here] = views
       batch['valid'][here] = True
@@ -105,9 +110,7 @@ class ViewLoader:
     batch['attempts'] = Attempts(tuple(tried), tuple(bad), False)
     return batch
 
-  def _clips(
-    self, views: list[int], example: Example
-  ) -> list[UInt8[np.ndarray, 't h w 3']]:
+  def _clips(self, views: list[int], example: Example) -> dict[str, Any]:
     """Decodes one video once, for some of its views."""
 
     def plan(info: decode.VideoInfo) -> list[decode.Clip]:
@@ -128,11 +131,12 @@ class ViewLoader:
           ),
           flip=False,
           antialias=True,
+          pixels=self.options.pixels,
         )
         for view in views
       ]
 
-    return decode.read_clips(example.video, plan, example.id)
+    return loading.read_pixels(example, plan)
 
 
 @dataclasses.dataclass(frozen=True)

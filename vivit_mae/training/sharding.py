@@ -1,11 +1,14 @@
 """The mesh, which array lies where, and batches onto devices."""
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vivit_mae import preprocess
 
 # A batch is split over all devices; `fsdp` differs from `data` in that its
 # devices hold one copy of the parameters between them.
@@ -86,8 +89,21 @@ def check_rows(rows: int, accum_steps: int, mesh: Mesh) -> None:
 def put_batch(
   batch: Mapping[str, Any], sharding: NamedSharding
 ) -> dict[str, Any]:
-  """Puts this process's rows onto its devices as one global batch."""
-  return jax.tree.map(
+  """Puts this process's rows onto its devices as one global batch.
+
+  Planar pixels, which come with `to_rgb`, become RGB there.
+  """
+  placed = jax.tree.map(
     lambda rows: jax.make_array_from_process_local_data(sharding, rows),
     dict(batch),
   )
+  if 'to_rgb' in placed:
+    placed['video'] = _rgb_of_planes(sharding)(
+      placed['video'], placed.pop('to_rgb')
+    )
+  return placed
+
+
+@functools.cache
+def _rgb_of_planes(sharding: NamedSharding) -> Any:
+  return jax.jit(preprocess.rgb_of_planes, out_shardings=sharding)
