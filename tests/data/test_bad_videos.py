@@ -1,5 +1,7 @@
 """Videos that can't be read are replaced, counted, and in the end too many."""
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,58 @@ def test_too_many_bad_videos_stop(without_decoding):
   assert iterator.get_state()['row'] >= 36
   iterator = train(Fake(200, bad=range(0, 200, 3)), max_bad_fraction=0.5)
   assert len(take(iterator, 100)) == 100
+
+
+def test_a_fifth_of_bad_videos_is_borne_with_and_said(
+  without_decoding, tmp_path, caplog
+):
+  bad = range(0, 200, 5)
+  iterator = train(Fake(200, bad=bad), repeats=1, report_dir=tmp_path / 'run')
+  batches = take(iterator, 50)  # an epoch
+  iterator.close()
+  index = np.concatenate([batch['index'] for batch in batches])
+  assert not np.isin(index, bad).any()
+  assert all(batch['valid'].all() for batch in batches)
+  # Ten are named; the others only counted, now and then.
+  said = [m for m in caplog.messages if m.startswith('Video left out')]
+  assert len(said) == 10
+  counts = [m for m in caplog.messages if 'videos tried so far' in m]
+  assert 2 <= len(counts) <= 6
+  report = tmp_path / 'run' / 'bad_videos.csv'
+  assert counts[-1] == (
+    '40 of the 200 videos tried so far can not be read and are left out '
+    f'(all of them: {report})'
+  )
+  with report.open() as file:
+    listed = list(csv.DictReader(file))
+  assert {row['id'] for row in listed} == {f'id {i}' for i in bad}
+  assert all('corrupt' in row['reason'] for row in listed)
+
+
+def test_the_list_of_too_many_is_written(without_decoding, tmp_path):
+  source = Fake(200, bad=range(0, 200, 3))
+  alone = train(source, report_dir=tmp_path)
+  with pytest.raises(
+    pipeline.BadVideosError, match=r'\(all of them: (.*csv)\)'
+  ):
+    take(alone, 100)
+  lines = (tmp_path / 'bad_videos.csv').read_text().splitlines()
+  assert lines[0] == 'id,reason'
+  assert len(lines) == 1 + len(alone.bad) > 13
+  # Each of several processes has its own.
+  second = train(source, processes=(1, 2), report_dir=tmp_path)
+  with pytest.raises(pipeline.BadVideosError, match=r'bad_videos-1\.csv'):
+    take(second, 100)
+
+
+def test_a_list_that_can_not_be_written_stops_nothing(
+  without_decoding, tmp_path, caplog
+):
+  (tmp_path / 'run').write_text('a file')
+  iterator = train(Fake(30, bad=(3, 8)), report_dir=tmp_path / 'run')
+  take(iterator, 15)
+  iterator.close()
+  assert 'The list of bad videos is not written: ' in caplog.text
 
 
 def test_few_videos_are_all_tried_first(without_decoding):
