@@ -62,11 +62,16 @@ def test_deaths_that_nothing_explains_stop_the_run():
 
 def test_deaths_are_forgotten_when_all_goes_well():
   blame = workers.Blame('here', timeout=60)
-  idle = workers.Death(1, 0.0, ())
+  idle = workers.Death(1, 0.0, (workers.Entry(7),))
   for _ in range(6):
     blame.add(idle)
     for _ in range(100):
       blame.calm()
+
+
+def test_a_worker_that_never_starts_stops_the_run_at_once():
+  with pytest.raises(workers.WorkersError, match=r"if __name__ == '__main__'"):
+    workers.Blame('here', timeout=60).add(workers.Death(1, 0.0, ()))
 
 
 def test_a_video_that_was_blamed_explains_nothing_more():

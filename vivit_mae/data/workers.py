@@ -186,7 +186,7 @@ class Death:
   Attributes:
     code: Of the process: a status, or minus the number of a signal.
     time: When it was noticed, in seconds of `time.monotonic`.
-    entries: What those that ended were doing.
+    entries: What those that ended were doing; none if it had not started.
   """
 
   code: int
@@ -249,8 +249,16 @@ class Blame:
       death: What happened.
 
     Raises:
-      WorkersError: It happened too often without a video to blame.
+      WorkersError: It happened too often without a video to blame, or before a
+        worker had started.
     """
+    if not death.entries:
+      raise WorkersError(
+        f'A data worker ended ({death.cause}) before it had started. Python '
+        'runs the main script again in each: what starts training must stand '
+        "below `if __name__ == '__main__':`. With data.num_workers=0 there are "
+        'none.'
+      )
     blamed = []
     for entry in death.entries:
       if entry.index < 0 or entry.index in self.videos:
