@@ -355,19 +355,22 @@ def open_if_pictures(path: str, fps: float | int) -> str | Frames:
 
 @functools.cache
 def log_cost(where: str, fps: float | int) -> None:
-  """Says once for each dataset what pictures cost, and at what rate they run.
+  """Says once for each dataset what pictures cost, and what rate is assumed.
+
+  The figures are quoted from measurements with other readers (Scenic's and
+  TFDS's own, in TensorFlow); docs/datasets.md has those of this one.
 
   Args:
     where: The name of the dataset.
-    fps: Pictures per second that are assumed.
+    fps: Pictures per second, where the data does not say.
   """
   _log.warning(
-    'data: %s stores each frame as a picture, %g a second. That takes more '
-    'disk and more time than encoded video. Measured before, not on this data: '
-    '10 s of 340x256 as mp4 0.8 MB, as JPEG 6.4 MB, as PNG 43 MB; to read a '
-    'clip of 16 frames 48 CPU ms from mp4 (16 re-encoded for training), 30 '
-    "from Scenic's records and 800 from TFDS's PNG with their own readers. "
-    '`python -m vivit_mae.tools.dataset prepare` writes it as video.',
+    'data: %s stores each frame as a picture (taken as %g a second). Quoted '
+    'figures, for 10 s of 340x256 and a clip of 16 frames: mp4 0.8 MB and 48 '
+    'CPU ms, or 0.9 MB and 16 ms re-encoded for training; JPEG in records of '
+    "Scenic's 6.4 MB and 30 ms; PNG in TFDS's records 43 MB and 800 ms. Of a "
+    'record every clip reads all. How to convert it to video is in '
+    'docs/datasets.md, "Stored pictures".',
     where,
     fps,
   )

@@ -12,11 +12,13 @@ import functools
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsIndex, cast
 
 import numpy as np
 from etils import epath
+from google.protobuf import message
 
 from vivit_mae.data import listing, tfrecord
 from vivit_mae.data.frames import EncodedFrames, log_cost
@@ -95,7 +97,11 @@ class TfdsSource:
     if self._read is None:
       self._read = _Dataset(self._folder).open(self._split)
     index = index.__index__()
-    row = self._read(index)
+    try:
+      row = self._read(index)
+    except message.DecodeError as error:
+      name = f'{self._split}-{index:08d}'
+      raise VideoError('corrupt', name, f'its record: {error}') from None
     name = row.get('id', b'').decode() or f'{self._split}-{index:08d}'
     video = row['video']
     if not isinstance(video, bytes):
@@ -103,10 +109,16 @@ class TfdsSource:
     boxes = row.get('boxes', b'').decode()
     return Example(
       video,
-      self._kept.number(_label(row.get('label', -1))),
+      self._kept.number(self._label(row.get('label', -1))),
       name,
       boxes=directory.decode_boxes(boxes) if boxes else None,
     )
+
+  def _label(self, value: Any) -> Label:
+    """A label as TFDS gives it, in the numbers of all classes."""
+    if isinstance(self.class_names, Mapping):
+      return tuple(int(value[head]) for head in self.class_names)
+    return tuple(map(int, value)) if self.multi_label else int(value)
 
 
 class _Dataset:
@@ -163,7 +175,11 @@ class _Dataset:
     every = tfds.features.FeaturesDict(features)
     every.load_metadata(folder, feature_name=None)
     label = features.get('label')
-    self.class_names = _class_names(label)
+    if isinstance(label, tfds.features.FeaturesDict):
+      heads = {head: _names(label[head]) for head in sorted(label)}
+      self.class_names: ClassNames = heads if all(heads.values()) else ()
+    else:
+      self.class_names = _names(getattr(label, 'feature', label))
     self.multi_label = isinstance(label, tfds.features.Sequence)
     if not self.class_names:
       self.multi_label = False
@@ -232,25 +248,9 @@ def _is_scalar(feature: Any, kinds: str) -> bool:
   return np.dtype(feature.np_dtype).kind in kinds
 
 
-def _class_names(label: Any) -> ClassNames:
-  """The names of the classes; none where the label does not number classes."""
-  if isinstance(label, Mapping):
-    heads = {head: _names(label[head]) for head in label}
-    return heads if all(heads.values()) else ()
-  return _names(getattr(label, 'feature', label))
-
-
 def _names(label: Any) -> tuple[str, ...]:
+  """The names of the classes; none where the label does not number classes."""
   return tuple(getattr(label, 'names', ())) if _is_scalar(label, 'iu') else ()
-
-
-def _label(value: Any) -> Label:
-  """A label as TFDS gives it."""
-  if isinstance(value, Mapping):
-    return tuple(map(int, value.values()))
-  if isinstance(value, Sequence | np.ndarray):
-    return tuple(map(int, value))
-  return int(value)
 
 
 def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,10 +279,11 @@ def _rate(video: Mapping[str, Any]) -> float | None:
   """The rate FFmpeg was told to extract the pictures of a Video at."""
   found = video.get('video') or _content(video)
   arguments = found.get('ffmpegExtraArgs', found.get('ffmpeg_extra_args', ()))
-  for name, value in itertools.pairwise(arguments):
-    if name == '-r':
-      return float(fractions.Fraction(value))
-  return None
+  match = re.search(r'(?:^|\s)-r (\S+)|\bfps=([\d./]+)', ' '.join(arguments))
+  try:
+    return float(fractions.Fraction(match[1] or match[2])) if match else None
+  except (ValueError, ZeroDivisionError):
+    return None  # One of FFmpeg's names of rates, such as 'pal'.
 
 
 def _find(path: str, data_dir: str | None) -> epath.Path:
