@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_memory_is_said_once(ten, caplog):
   iterator = train(ten, batch_size=2, num_workers=1)
   take(iterator, 14)
   (said,) = [m for m in caplog.messages if m.startswith('data: ')]
-  assert '1 workers, at most' in said
+  assert re.match(r'data: 1 x \d+ MB in workers, \d+ MB here; ', said)
   assert 'up to 3 batches ahead' in said
   used = workers.memory(os.getpid())
   assert used is not None

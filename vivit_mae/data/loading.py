@@ -58,8 +58,8 @@ class ClipOptions:
     repeats: Clips of one decoded video.
     repeat: 'crops' gives them the same frames and new crops (VideoMAE V2),
       'windows' also new frames (MAE-ST).
-    num_workers: Processes that decode; 0 decodes in this one, which a crash
-      inside FFmpeg then takes along. A worker it would only replace.
+    num_workers: Processes that decode; 0 decodes in this one: a crash inside
+      FFmpeg then ends it, where it would cost no more than a worker.
     read_buffer: Batches read ahead, in each process.
     device_prefetch: Batches on the devices ahead of the step that takes them;
       0 fetches each when it is due.

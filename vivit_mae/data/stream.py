@@ -113,14 +113,10 @@ class Stream(Iterator[dict[str, Any]]):
     ahead = max(1, len(theirs)) * options.read_buffer
     ahead += len(theirs) * (_QUEUE + 1)
     used = [size for size in theirs if size is not None]
-    each = (
-      f'{len(used)} workers, at most {max(used) / 1e6:.0f} MB each'
-      if used
-      else 'no workers'
+    workers_use = (
+      f'{len(used)} x {max(used) / 1e6:.0f} MB in workers, ' if used else ''
     )
-    return (
-      f'{each}; this process {ours / 1e6:.0f} MB; up to {ahead} batches ahead'
-    )
+    return f'{workers_use}{ours / 1e6:.0f} MB here; up to {ahead} batches ahead'
 
   def close(self) -> None:
     """Stops the workers. The next batch would start new ones."""
