@@ -9,17 +9,6 @@ import time
 
 import pytest
 
-from tests.data import tiny_videos
-
-
-@pytest.fixture(scope='module')
-def videos(tmp_path_factory):
-  """Ten videos in two classes."""
-  root = tmp_path_factory.mktemp('videos')
-  names = [f'{"run" if i % 3 else "walk"}/{i}.mp4' for i in range(10)]
-  return tiny_videos.folder(root, names)
-
-
 finds_processes = pytest.mark.skipif(
   not pathlib.Path('/proc').is_dir(), reason='finds processes in /proc'
 )
@@ -77,9 +66,9 @@ def _start_parent(videos, tmp_path, what):
   )
 
 
-def test_only_the_parent_heeds_ctrl_c(videos, tmp_path):
+def test_only_the_parent_heeds_ctrl_c(ten_videos, tmp_path):
   # The first batch comes from the first worker: the second may be starting.
-  parent = _start_parent(videos, tmp_path, 'wait')
+  parent = _start_parent(ten_videos, tmp_path, 'wait')
   assert parent.stdout is not None
   assert parent.stdout.readline() == 'ready\n'
   os.killpg(parent.pid, signal.SIGINT)
@@ -100,8 +89,8 @@ def _heeds_ctrl_c(pid):
 
 
 @finds_processes
-def test_a_worker_that_is_starting_does_not_heed_ctrl_c(videos, tmp_path):
-  parent = _start_parent(videos, tmp_path, 'wait')
+def test_a_worker_that_is_starting_does_not_heed_ctrl_c(ten_videos, tmp_path):
+  parent = _start_parent(ten_videos, tmp_path, 'wait')
   assert parent.stdout is not None
   seen = set()
   try:
@@ -122,8 +111,8 @@ def test_a_worker_that_is_starting_does_not_heed_ctrl_c(videos, tmp_path):
 
 
 @finds_processes
-def test_workers_do_not_outlive_a_killed_parent(videos, tmp_path):
-  parent = _start_parent(videos, tmp_path, 'wait')
+def test_workers_do_not_outlive_a_killed_parent(ten_videos, tmp_path):
+  parent = _start_parent(ten_videos, tmp_path, 'wait')
   assert parent.stdout is not None
   assert parent.stdout.readline() == 'ready\n'
   workers = _descendants(parent.pid)
@@ -138,7 +127,7 @@ def test_workers_do_not_outlive_a_killed_parent(videos, tmp_path):
   assert not alive
 
 
-def test_close_stops_the_workers(videos, tmp_path):
-  parent = _start_parent(videos, tmp_path, 'close')
+def test_close_stops_the_workers(ten_videos, tmp_path):
+  parent = _start_parent(ten_videos, tmp_path, 'close')
   output, _ = parent.communicate(timeout=60)
   assert (parent.returncode, output) == (0, '0\n')
