@@ -369,8 +369,8 @@ def log_cost(where: str, fps: float | int) -> None:
     'figures, for 10 s of 340x256 and a clip of 16 frames: mp4 0.8 MB and 48 '
     'CPU ms, or 0.9 MB and 16 ms re-encoded for training; JPEG in records of '
     "Scenic's 6.4 MB and 30 ms; PNG in TFDS's records 43 MB and 800 ms. Of a "
-    'record every clip reads all. How to convert it to video is in '
-    'docs/datasets.md, "Stored pictures".',
+    'record every clip reads all. `python -m vivit_mae.tools.dataset prepare` '
+    'writes it as video; see its --source and --fps.',
     where,
     fps,
   )
