@@ -21,7 +21,7 @@ def _listed(folder, text, *more, **options):
 
 _SEVERAL = 'path,labels\na.mp4,run; jump\nb.mp4,\nc.mp4,run\nd.mp4,-1\n'
 _HEADS = (
-  'path,label.verb,start,label.noun\n'
+  'path,label.verb,order,label.noun\n'
   'a.mp4,take,1,cup\nb.mp4,put,2,cup\nc.mp4,take,3,\nd.mp4,wash,4,plate\n'
 )
 
@@ -126,10 +126,24 @@ def test_batches_of_heads(folder, workers):
 
 
 @pytest.mark.parametrize('text', [_SEVERAL, _HEADS])
-def test_prepared_datasets_keep_one_label(folder, tmp_path, text):
+def test_prepared_datasets_keep_them(folder, tmp_path, text):
   (folder / 'l.csv').write_text(text)
-  with pytest.raises(ValueError, match=r'l\.csv gives a video several labels'):
-    dataset.prepare(str(folder / 'l.csv'), str(tmp_path / 'out'))
+  listed = datasets.open_source('csv', str(folder / 'l.csv'))
+  out = str(tmp_path / 'out')
+  dataset.prepare(str(folder / 'l.csv'), out, progress=False)
+  prepared = datasets.open_source('tfds', out)
+  assert prepared.class_names == listed.class_names
+  assert prepared.multi_label == listed.multi_label
+
+  def by_head(source, i):
+    names, label = source.class_names, source[i].label
+    if isinstance(names, tuple):
+      return label
+    return dict(zip(names, label, strict=True))
+
+  assert [by_head(prepared, i) for i in range(len(prepared))] == [
+    by_head(listed, i) for i in range(len(listed))
+  ]
 
 
 def test_labelled_leaves_out_what_no_head_knows(folder):

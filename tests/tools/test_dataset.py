@@ -30,7 +30,7 @@ def test_prepares_a_folder(videos, tmp_path, capsys):
   assert '4 videos (train 4)' in output
   assert '1 left out; all are in' in output
   assert 'unreadable: 1\n    a/broken.mp4' in output
-  assert '1 files are not videos by their name: notes.txt' in output
+  assert '1 other files are left out: notes.txt' in output
   source = datasets.open_source('tfds', str(tmp_path / 'o'))
   assert source.class_names == ('a', 'b c')
   assert [source[i].label for i in range(4)] == [0, 0, 1, -1]

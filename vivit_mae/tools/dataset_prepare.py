@@ -1,20 +1,17 @@
 """Writes videos as a dataset ready for training: `dataset prepare`."""
 
 import argparse
-import math
 import os
 import re
 from collections.abc import Iterable, Sequence
 
-from etils import epath
-
-from vivit_mae.data import beam, layouts, lists, reencode, writer
+from vivit_mae.data import beam, layouts, reencode, writer
 from vivit_mae.data.frames import Frames
-from vivit_mae.data.listing import SPLITS, Example, Listing, hold_out, shown
-from vivit_mae.tools import prepare_text
+from vivit_mae.data.listing import Example
+from vivit_mae.tools import prepare_text, sources
+from vivit_mae.tools.sources import read_sources
 
-# Shards of this many bytes are quick to copy and few enough to keep open.
-_SHARD_BYTES = 2**28
+__all__ = ['add_parser', 'prepare', 'read_sources', 'run']
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -58,6 +55,24 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     type=int,
     metavar='N',
     help='which one, where a layout has several (default: 1)',
+  )
+  add(
+    '--source',
+    choices=sources.KINDS,
+    help=(
+      'frames: src is a folder of folders, or tar files, of pictures; tfds: a '
+      "dataset that TFDS prepared; dmvr: Scenic's TFRecords"
+    ),
+  )
+  add(
+    '--fps',
+    type=float,
+    default=30.0,
+    metavar='RATE',
+    help=(
+      'pictures per second of videos that are stored as pictures, where the '
+      'data does not say (default: 30)'
+    ),
   )
   add(
     '--split',
@@ -185,42 +200,6 @@ def run(arguments: argparse.Namespace) -> int:
   return 0
 
 
-def read_sources(
-  src: str,
-  csv: str | None,
-  unlabelled: Sequence[str],
-  layout: str | None = None,
-  official_split: int | None = None,
-) -> Listing:
-  """Lists what `src` names: a folder, a list, or a folder of lists.
-
-  Args:
-    src: A path; see `--help`.
-    csv: A list whose relative paths start from `src`.
-    unlabelled: Labels that mean none.
-    layout: A key of `layouts.LAYOUTS`, if it is such a dataset.
-    official_split: Which one, where a layout has several; None for the first.
-
-  Returns:
-    The listing.
-
-  Raises:
-    ValueError: If there is nothing to read, or if options contradict.
-  """
-  if layout and csv:
-    raise ValueError(f'--csv and --layout={layout}: each says what there is.')
-  if layout:
-    return layouts.read(layout, src, unlabelled, official_split or 1)
-  if official_split is not None:
-    raise ValueError('--official_split belongs to a --layout; there is none.')
-  if csv:
-    return lists.read_csv(csv, unlabelled, root=src)
-  path = epath.Path(src).expanduser()
-  if path.is_file() or lists.has_split_lists(path):
-    return lists.read_csv(path, unlabelled)
-  return lists.read_folder(path, unlabelled)
-
-
 def prepare(
   src: str,
   out: str,
@@ -228,6 +207,8 @@ def prepare(
   csv: str | None = None,
   layout: str | None = None,
   official_split: int | None = None,
+  source: str | None = None,
+  fps: float | int = 30.0,
   split: Sequence[str] | None = None,
   unlabelled: Sequence[str] = (),
   eval_fraction: float | int = 0.0,
@@ -253,6 +234,8 @@ def prepare(
     csv: A list whose relative paths start from `src`.
     layout: A public dataset's name.
     official_split: Which one, where a layout has several.
+    source: A key of `sources.KINDS`, if it is none of the above.
+    fps: Pictures per second, where videos are stored as pictures.
     split: Splits to write; None = all.
     unlabelled: Class folders or labels that mean no label.
     eval_fraction: Share held out as validation if there is no such split.
@@ -278,6 +261,8 @@ def prepare(
     ValueError: If there is nothing to read, if `out` holds something else, or
       if an argument is impossible.
   """
+  if not 0 < fps < float('inf'):
+    raise ValueError(f'--fps is {fps:g}; it is above 0.')
   for option, value in (('shards', shards), ('threads', threads)):
     if value is not None and value < 1:
       raise ValueError(f'--{option} is {value}; it is at least 1.')
@@ -300,27 +285,54 @@ def prepare(
       'frame decoded; leave one of them out.'
     )
   write_shards = _beam(beam_runner, beam_options, threads)
-  listing = read_sources(src, csv, unlabelled, layout, official_split)
-  splits = _choose(hold_out(listing.splits, eval_fraction), split, src)
-  examples = [example for part in splits.values() for example in part]
+  if source in ('tfds', 'dmvr'):
+    _refuse(f'--source={source}', csv, layout, official_split, eval_fraction)
+    videos = sources.records(source, src, split, unlabelled, fps)
+  else:
+    pictures = source == 'frames'
+    if pictures:
+      _refuse('--source=frames', csv, layout, official_split)
+    listing = sources.read_sources(
+      src, csv, unlabelled, layout, official_split, pictures
+    )
+    videos = sources.listed(listing, src, split, eval_fraction, fps)
   if encoding is None:
-    encoding = _needed_encoding(examples, copy, progress)
+    encoding = _needed_encoding(videos.known, copy, progress)
   if progress:
-    _say_left_out(listing, layout)
+    print(*videos.left_out, sep='\n', end='\n' * bool(videos.left_out))
   return writer.write_dataset(
     out,
-    splits,
+    videos.splits,
     name=name,
-    class_names=listing.class_names,
-    multi_label=listing.multi_label,
-    boxes=any(example.boxes is not None for example in examples),
-    shards=shards or {s: _count_shards(e) for s, e in splits.items()},
+    class_names=videos.class_names,
+    multi_label=videos.multi_label,
+    boxes=any(example.boxes is not None for example in videos.known),
+    shards=shards or videos.shards,
     check=check or 'full',
     encoding=encoding,
+    fingerprint=videos.fingerprint,
     num_threads=threads or os.cpu_count() or 1,
     write_shards=write_shards,
     progress=progress,
   )
+
+
+def _refuse(
+  option: str,
+  csv: str | None,
+  layout: str | None,
+  official_split: int | None,
+  eval_fraction: float | int = 0,
+) -> None:
+  """Refuses options that say what the videos are, beside one that does."""
+  for name, value in (
+    ('csv', csv),
+    ('layout', layout),
+    ('official_split', official_split),
+    ('eval_fraction', eval_fraction or None),
+  ):
+    if value is not None:
+      raise ValueError(f'{option} and --{name}={value} do not go together.')
 
 
 def _flags(names: Iterable[str]) -> str:
@@ -338,23 +350,6 @@ def _beam(
   return beam.BeamWriter(runner, tuple(separate), threads or 1)
 
 
-def _choose(
-  splits: dict[str, tuple[Example, ...]],
-  wanted: Sequence[str] | None,
-  src: str,
-) -> dict[str, tuple[Example, ...]]:
-  """The splits that are wanted, under any of their names."""
-  if wanted is None:
-    return splits
-  known = [s if s in splits else SPLITS.get(s, s) for s in wanted]
-  wrong = [s for s in known if s not in splits]
-  if wrong:
-    raise ValueError(
-      f'{src} has no split {shown(wrong)}; it has {shown(splits)}.'
-    )
-  return {s: splits[s] for s in splits if s in known}
-
-
 def _needed_encoding(
   examples: Sequence[Example], copy: bool, progress: bool
 ) -> reencode.Settings | None:
@@ -364,41 +359,23 @@ def _needed_encoding(
   default = reencode.Settings()
   if pictures and copy:
     raise ValueError(
-      f'{_some(pictures, examples)} stored as pictures, which --copy can not '
-      'turn into a video. Leave it out and they are encoded, or train on them '
-      'where they lie.'
+      f'Videos such as {pictures[0].id!r} are stored as pictures, which --copy '
+      'can not turn into a video. Leave it out and they are encoded, or train '
+      'on them where they lie.'
     )
   if parts and not pictures:
     raise ValueError(
-      f'{_some(parts, examples)} parts of longer videos: there are no bytes of '
-      'their own to copy. Train on them where they lie, or have each part '
-      'encoded: --short_side=256, or --crf=23 for the size it has.'
+      f'Videos such as {parts[0].id!r} are parts of longer videos: there are '
+      'no bytes of their own to copy. Train on them where they lie, or have '
+      'each part encoded: --short_side=256, or --crf=23 for the size it has.'
     )
   if not pictures:
     return None
   if progress:
     print(
-      f'{_some(pictures, examples)} stored as pictures: all are encoded, with '
-      f'gop {default.gop}, crf {default.crf}, preset {default.preset}, tune '
-      f'{default.tune}, in the size they have. --help tells what can be set.'
+      f'Videos such as {pictures[0].id!r} are stored as pictures: all are '
+      f'encoded, with gop {default.gop}, crf {default.crf}, preset '
+      f'{default.preset}, tune {default.tune}, in the size they have. --help '
+      'tells what can be set.'
     )
   return default
-
-
-def _some(found: Sequence[Example], examples: Sequence[Example]) -> str:
-  return f'{len(found)} of {len(examples)} videos, such as {found[0].id!r}, are'
-
-
-def _say_left_out(listing: Listing, layout: str | None) -> None:
-  """Says what the listing leaves out; what a list misses is rejected later."""
-  if listing.skipped:
-    print(
-      f'{len(listing.skipped)} files are not videos by their name: '
-      f'{shown(name for name, _ in listing.skipped)}.'
-    )
-
-
-def _count_shards(examples: Sequence[Example]) -> int:
-  paths = [epath.Path(str(example.video)) for example in examples]
-  size = sum(path.stat().length for path in paths if path.exists())
-  return max(1, math.ceil(size / _SHARD_BYTES))

@@ -15,7 +15,7 @@ def report(prepared: Prepared) -> str:
   counts = ', '.join(f'{k} {v}' for k, v in prepared.counts.items())
   lines = [
     f'{sum(prepared.counts.values())} videos ({counts}), '
-    f'{prepared.num_bytes / 1e6:.1f} MB, in {prepared.path}'
+    f'{_size(prepared.num_bytes)}, in {prepared.path}'
   ]
   if prepared.loss is not None:
     lines.append(_loss(prepared.loss))
@@ -38,18 +38,26 @@ def report(prepared: Prepared) -> str:
 
 
 def _loss(loss: Loss) -> str:
-  after = f'{loss.bytes_after / 1e6:.1f} MB'
+  after = _size(loss.bytes_after)
   if loss.bytes_before is None:
-    size = f'Encoded anew: {after}'
+    text = f'Encoded anew, without sound: {after}'
   else:
-    size = (
-      f'Encoded anew: {loss.bytes_before / 1e6:.1f} MB before, sound '
-      f'included, {after} after ({loss.bytes_after / loss.bytes_before:.0%})'
+    before = _size(loss.bytes_before)
+    share = loss.bytes_after / loss.bytes_before
+    text = (
+      f'Encoded anew, without sound: {before} before, {after} after '
+      f'({share:.0%})'
     )
   mean, least = loss.psnr()
   if math.isinf(mean):
-    return f'{size}. Luma is the same as in the scaled source.'
+    return f'{text}. Luma is as in the scaled source.'
   return (
-    f'{size}. Luma PSNR against the scaled source: {mean:.1f} dB, in the worst '
+    f'{text}. Luma PSNR against the scaled source: {mean:.1f} dB, in the worst '
     f'frame {least:.1f} dB ({loss.worst_id}).'
   )
+
+
+def _size(num_bytes: int) -> str:
+  if num_bytes < 1e6:
+    return f'{num_bytes / 1e3:.1f} kB'
+  return f'{num_bytes / 1e6:.1f} MB'
