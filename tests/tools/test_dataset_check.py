@@ -1,10 +1,14 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.data import tiny_videos
+from tests.data import records, tiny_videos
 from vivit_mae.data import layouts, listing
 from vivit_mae.tools import check_text, dataset
 
@@ -161,6 +165,71 @@ def test_what_a_layout_reports(videos, capsys, monkeypatch):
   assert 'each says what there is' in capsys.readouterr().err
 
 
+def test_videos_that_are_pictures(tmp_path, capsys):
+  rng = np.random.default_rng(0)
+  for video in ('run/a', 'run/b', 'walk/c'):
+    folder = tmp_path / 'v' / video
+    folder.mkdir(parents=True)
+    for k in range(1, 6):
+      picture = Image.fromarray(rng.integers(0, 256, (64, 80, 3), np.uint8))
+      picture.save(folder / f'img_{k:05}.jpg')
+  (folder / 'img_00002.jpg').write_bytes(b'no picture')
+  options = ('--fps=5', '--num_frames=3', '--stride=2')
+  assert _run(tmp_path / 'v', '--source=frames', '--full', *options) == 0
+  output = capsys.readouterr().out
+  for line in (
+    'classes          2, of 1 to 2 videos (median 1.5)',
+    'containers       pictures (2)',
+    'sizes            80x64 (2)',
+    'frames a second  5 (2)',
+    'short: 2, of fewer than 6 frames',
+    'broken: 1',
+    'walk/c: ',
+    'duplicate: none',
+  ):
+    assert line in output
+  (tmp_path / 'l.csv').write_text('v/run/a x\nv/run/b y\n')
+  assert _run(tmp_path / 'l.csv', *options) == 0
+  assert 'containers       pictures (2)' in capsys.readouterr().out
+  assert _run(tmp_path / 'l.csv', '--source=dmvr', '--csv=x') == 1
+  assert 'leave out --csv' in capsys.readouterr().err
+
+
+def test_records_of_pictures(tmp_path, capsys):
+  for split, count in (('train', 2), ('test', 1)):
+    rows = [
+      records.sequence_example(
+        records.pictures(number, 5),
+        clip__label__index=[number],
+        clip__label__text=[b'run', b'walk'][number : number + 1],
+      )
+      for number in range(count)
+    ]
+    records.write(tmp_path / f'{split}.tfrecord', rows)
+  assert _run(tmp_path, '--source=dmvr', '--fps=10') == 0
+  output = capsys.readouterr().out
+  assert 'videos           train (2), test (1)' in output
+  assert 'containers       pictures (3)' in output
+  assert 'frames a second  10 (3)' in output
+
+
+def test_a_reader_that_has_enough():
+  script = (
+    'from vivit_mae.tools import check_text\n'
+    "check_text.say(1000 * ['a line that is not short'])\n"
+  )
+  with subprocess.Popen(
+    [sys.executable, '-c', script],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+  ) as process:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b''
+  assert process.returncode == 0
+
+
 def test_the_most_frequent_of_many_values():
   counts = {f'v{i}': 20 - i for i in range(6)}
   assert check_text._counts(counts).endswith('v5 (15)')
@@ -172,6 +241,7 @@ def test_the_most_frequent_of_many_values():
   ('arguments', 'message'),
   [
     (['nowhere'], "error: No such folder of videos: 'nowhere'"),
+    (['nowhere', '--source=tfds'], "error: No prepared dataset at 'nowhere'"),
     (['.', '--workers', '0'], 'error: --workers is 0; it is above 0'),
     (['.', '--timeout', '-1'], 'error: --timeout is -1; it is above 0'),
   ],

@@ -208,7 +208,7 @@ def _hash_equal_sizes(rows: Sequence[Row], num_workers: int) -> dict[str, str]:
   """SHA-256 of the files whose size another one has too, by path."""
   sizes: dict[int | None, dict[str, None]] = collections.defaultdict(dict)
   for row in rows:
-    if isinstance(row.result, Facts) and row.place:
+    if isinstance(row.result, Facts) and row.place and row.result.num_bytes:
       sizes[row.result.num_bytes][row.place] = None
   equal = [path for paths in sizes.values() if len(paths) > 1 for path in paths]
   with futures.ThreadPoolExecutor(num_workers) as pool:

@@ -5,7 +5,9 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -130,6 +132,14 @@ def list_findings(
     yield f'\nAll are in {report}.'
   elif hidden:
     yield '\n--report=FILE writes all of them to a csv file.'
+
+
+def say(lines: Iterable[str]) -> None:
+  """Prints lines, for as long as somebody reads them."""
+  try:
+    print('\n'.join(lines), flush=True)
+  except BrokenPipeError:  # `head` has enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def to_csv(findings: Sequence[Finding]) -> str:

@@ -1,14 +1,24 @@
 """Says what a collection of videos holds and what is odd: `dataset check`."""
 
 import argparse
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import tqdm
 from etils import epath
 
-from vivit_mae.data import datasets, inspection, layouts, scan
+from vivit_mae.data import (
+  datasets,
+  frame_folders,
+  frames,
+  inspection,
+  layouts,
+  record_files,
+  scan,
+)
 from vivit_mae.data.inspection import Finding
 from vivit_mae.data.listing import Example
 from vivit_mae.data.overview import Overview, summarise
@@ -61,6 +71,21 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     type=int,
     metavar='N',
     help='which one, where a layout has several (default: 1)',
+  )
+  add(
+    '--source',
+    choices=('frames', 'tfds', 'dmvr'),
+    help=(
+      'frames: path is a folder of folders, or tar files, of pictures; tfds: a '
+      "dataset that TFDS prepared; dmvr: Scenic's TFRecords"
+    ),
+  )
+  add(
+    '--fps',
+    type=float,
+    default=30.0,
+    metavar='N',
+    help='pictures per second, where videos are pictures (default: 30)',
   )
   add(
     '--unlabelled',
@@ -124,7 +149,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
   """Runs the command; returns the exit status."""
-  for name in ('num_frames', 'stride', 'workers', 'timeout'):
+  for name in ('num_frames', 'stride', 'workers', 'timeout', 'fps'):
     value = getattr(arguments, name)
     if not value > 0:
       raise ValueError(f'--{name} is {value:g}; it is above 0.')
@@ -137,10 +162,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
   found = collect(
     arguments.path,
-    arguments.csv,
-    arguments.layout,
-    arguments.official_split,
-    arguments.unlabelled,
+    csv=arguments.csv,
+    layout=arguments.layout,
+    official_split=arguments.official_split,
+    source=arguments.source,
+    unlabelled=arguments.unlabelled,
+    fps=arguments.fps,
   )
   span = arguments.num_frames * arguments.stride
   overview, findings = check(
@@ -154,12 +181,13 @@ def run(arguments: argparse.Namespace) -> int:
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(check_text.to_csv(findings))
   if arguments.json:
-    print(check_text.to_json(arguments.path, found, overview, findings))
+    lines = [check_text.to_json(arguments.path, found, overview, findings)]
   else:
-    for line in check_text.table(arguments.path, found, overview):
-      print(line)
-    for line in check_text.list_findings(findings, span, report):
-      print(line)
+    lines = [
+      *check_text.table(arguments.path, found, overview),
+      *check_text.list_findings(findings, span, report),
+    ]
+  check_text.say(lines)
   broken = sum(finding.group == 'broken' for finding in findings)
   if overview.durations is None:
     raise ValueError(
@@ -170,10 +198,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def collect(
   path: str,
+  *,
   csv: str | None = None,
   layout: str | None = None,
   official_split: int | None = None,
+  source: str | None = None,
   unlabelled: Sequence[str] = (),
+  fps: float | int = 30,
 ) -> Collection:
   """Lists what a path names.
 
@@ -182,7 +213,9 @@ def collect(
     csv: A list whose relative paths start from `path`.
     layout: The path is a public dataset, a key of `layouts.LAYOUTS`.
     official_split: Which one, where a layout has several; None for the first.
+    source: 'frames', 'tfds' or 'dmvr', if the path does not say it.
     unlabelled: Labels that mean none.
+    fps: Pictures per second, where videos are pictures.
 
   Returns:
     The videos.
@@ -190,31 +223,65 @@ def collect(
   Raises:
     ValueError: If there is nothing to read, or if options contradict.
   """
+  if source and (csv or layout):
+    raise ValueError(
+      f'--source={source} says what path is; leave out --csv and --layout.'
+    )
   file = epath.Path(path).expanduser()
   if scan.is_video(file.name) and file.is_file():
     return Collection({'train': [Example(str(file), -1, file.name)]}, ())
+  if source == 'dmvr':
+    _, sets = record_files.find(path)
+    splits = sorted(sets, key=lambda split: (split != 'train', split))
+    return _open('dmvr', path, splits, unlabelled=unlabelled, fps=fps)
   info = file / 'dataset_info.json'
-  if csv or layout or not info.exists():
+  if source == 'tfds' or (info.exists() and not (csv or layout or source)):
+    return _open('tfds', path, _splits(info), unlabelled=unlabelled, fps=fps)
+  if source == 'frames':
+    video_of = frames.open_pictures
+    listing = frame_folders.read_frame_folders(path, unlabelled)
+  else:
+    video_of = frames.open_if_pictures
     listing = dataset_prepare.read_sources(
       path, csv, unlabelled, layout, official_split
     )
-    return Collection(
-      listing.splits,
-      listing.class_names,
-      listing.skipped,
-      listing.missing,
-      listing.duplicates,
-    )
-  sources = {
-    split['name']: datasets.open_source(
-      'tfds', path, split['name'], unlabelled=unlabelled
-    )
+  return Collection(
+    {
+      split: [
+        dataclasses.replace(e, video=video_of(str(e.video), fps))
+        for e in examples
+      ]
+      for split, examples in listing.splits.items()
+    },
+    listing.class_names,
+    listing.skipped,
+    listing.missing,
+    listing.duplicates,
+  )
+
+
+def _splits(info: epath.Path) -> list[str]:
+  """The splits of a TFDS dataset that hold any video."""
+  if not info.exists():
+    return ['all']  # says what is wrong when it is opened
+  return [
+    split['name']
     for split in json.loads(info.read_text())['splits']
     if any(map(int, split['shardLengths']))
-  }
-  if not sources:
+  ]
+
+
+def _open(
+  source: str, path: str, splits: Sequence[str], **options: Any
+) -> Collection:
+  """All splits of a dataset whose examples are read when they are asked for."""
+  if not splits:
     raise ValueError(f'{path} is a dataset without a single video.')
-  return Collection(sources, next(iter(sources.values())).class_names)
+  opened = {
+    split: datasets.open_source(source, path, split, **options)
+    for split in splits
+  }
+  return Collection(opened, opened[splits[0]].class_names)
 
 
 def check(

@@ -45,7 +45,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     ),
     epilog=(
       '--config.data.crop=center sets a field of the config, whether --config '
-      'is given or not.'
+      'is given or not; --config.data.source=frames says what path is, if it '
+      'does not say so itself.'
     ),
   )
   add = parser.add_argument
@@ -114,8 +115,9 @@ def run(arguments: argparse.Namespace) -> int:
   if arguments.seed is not None:
     config.seed = arguments.seed
   if arguments.path is not None:
-    config.data.source = arguments.layout or kind_of(arguments.path)
     config.data.path = arguments.path
+    if arguments.layout or 'data.source' not in dict(arguments.overrides):
+      config.data.source = arguments.layout or kind_of(arguments.path)
   elif arguments.layout:
     raise ValueError('--layout says what path is, and there is no path.')
   split = arguments.split or config.data.split
