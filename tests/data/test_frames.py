@@ -317,6 +317,15 @@ def test_lists_may_name_folders_and_tar_files(tmp_path):
   ]
 
 
+def test_lists_of_raw_frames(tmp_path):
+  tree = _tree(tmp_path)
+  (tree / 'l.txt').write_text('path frames label\nrun/a 6 1\nrun/b.tar 6 0\n')
+  source = datasets.open_source('csv', str(tree / 'l.txt'))
+  found = [(source[i].id, source[i].label) for i in range(2)]
+  assert found == [('run/a', 1), ('run/b.tar', 0)]
+  assert isinstance(source[0].video, frames.FolderFrames)
+
+
 @pytest.mark.parametrize('fps', [0, -1.0, float('inf'), float('nan')])
 def test_rates_that_are_none(tmp_path, fps):
   with pytest.raises(ValueError, match=r'data\.fps is'):
