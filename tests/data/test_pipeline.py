@@ -48,8 +48,8 @@ def test_of_a_segment_nothing_else_is_seen(ten):
   segment = (0.4, 0.9)  # frames 4 to 8 of twelve
   parts = [dataclasses.replace(ten[i], segment=segment) for i in range(4)]
   source = datasets.FileSource('parts', parts, ten.class_names)
-  fields: dict[str, Any] = dict(crop='center', flip=False, repeats=1)
-  for batch in (next(train(source, **fields)), evaluate(source)[0]):
+  fields: dict[str, Any] = dict(crop='center', flip=False, repeats=1, stride=1)
+  for batch in (next(train(source, **fields)), *evaluate(source, stride=1)):
     assert batch['valid'].all()
     for clip, index in zip(batch['video'], batch['index'], strict=True):
       (whole,) = decode.read_clips(
