@@ -6,7 +6,7 @@
 
 where EPIC holds the lists train.csv and val.csv, with a first line
 `path,label.verb,label.noun` and one trimmed action in each of the others: the
-columns say which heads there are. (A prepared dataset keeps one label a video.)
+columns say which heads there are.
 runs/k400_vivit_l_fe is what `configs/k400_vivit_l_fe.py` has trained, of whose
 blocks over time the first four are taken; without `init_from` the run starts
 from the seed. `:runlocal` is a few steps of a tiny model on the built-in
