@@ -11,7 +11,14 @@ import pytest
 from PIL import Image
 
 from tests.data import records
-from vivit_mae.data import datasets, decode, frames, transforms, video
+from vivit_mae.data import (
+  datasets,
+  decode,
+  frames,
+  picture_files,
+  transforms,
+  video,
+)
 
 
 def _folder(path, number=0, count=6, name='img_{:05}.png', first=1, step=1):
@@ -60,9 +67,11 @@ class _Counting(frames.EncodedFrames):
 @pytest.mark.parametrize('kind', ['folder', 'tar', 'tar with folder', 'memory'])
 def test_frames_are_exact(tmp_path, kind):
   source = {
-    'folder': lambda: frames.FolderFrames(str(_folder(tmp_path / 'v')), 25),
-    'tar': lambda: frames.TarFrames(str(_tar(tmp_path / 'v.tar')), 25),
-    'tar with folder': lambda: frames.TarFrames(
+    'folder': lambda: picture_files.FolderFrames(
+      str(_folder(tmp_path / 'v')), 25
+    ),
+    'tar': lambda: picture_files.TarFrames(str(_tar(tmp_path / 'v.tar')), 25),
+    'tar with folder': lambda: picture_files.TarFrames(
       str(_tar(tmp_path / 'v.tar', folder='v/')), 25
     ),
     'memory': lambda: frames.EncodedFrames(records.pictures(0, 6), 25),
@@ -176,7 +185,7 @@ def _huge():
 def test_broken_pictures_are_named(tmp_path, damaged, kind, place):
   path = _folder(tmp_path / 'v')
   (path / f'img_{place + 1:05}.png').write_bytes(damaged)
-  source = frames.FolderFrames(str(path))
+  source = picture_files.FolderFrames(str(path))
   with pytest.raises(
     video.VideoError, match=f'name: {kind} .*img_{place + 1:05}.png: '
   ) as caught:
@@ -195,7 +204,7 @@ def test_frames_beyond_the_end():
 
 def test_order_is_that_of_the_numbers(tmp_path):
   path = _folder(tmp_path / 'v', count=12, name='frame {}.png', first=95)
-  source = frames.FolderFrames(str(path))
+  source = picture_files.FolderFrames(str(path))
   titles = [source.title(i) for i in range(12)]
   assert titles == [f'frame {i}.png' for i in range(95, 107)]
   np.testing.assert_array_equal(_read(source, range(12)), records.pixels(0, 12))
@@ -205,7 +214,7 @@ def test_every_other_file_is_left_out(tmp_path):
   path = _folder(tmp_path / 'v', name='img_{:05}.PNG', first=0, step=5)
   for name in ('.img_00001.png', 'thumb.jpg', 'flow_x_00001.jpg', 'a1.txt'):
     (path / name).write_bytes(b'x')
-  assert len(frames.FolderFrames(str(path))) == 6
+  assert len(picture_files.FolderFrames(str(path))) == 6
 
 
 @pytest.mark.parametrize(
@@ -225,15 +234,15 @@ def test_folders_that_are_not_clear(tmp_path, names, message):
   for name in names:
     (tmp_path / name).write_bytes(b'x')
   with pytest.raises(video.VideoError, match=message):
-    decode.probe(frames.FolderFrames(str(tmp_path)))
+    decode.probe(picture_files.FolderFrames(str(tmp_path)))
 
 
 def test_files_that_cannot_be_read(tmp_path):
   with pytest.raises(video.VideoError) as caught:
-    len(frames.FolderFrames(str(tmp_path / 'v')))
+    len(picture_files.FolderFrames(str(tmp_path / 'v')))
   assert caught.value.kind == 'missing'
   path = _folder(tmp_path / 'w')
-  source = frames.FolderFrames(str(path))
+  source = picture_files.FolderFrames(str(path))
   assert len(source) == 6
   (path / 'img_00003.png').unlink()
   with pytest.raises(
@@ -241,7 +250,7 @@ def test_files_that_cannot_be_read(tmp_path):
   ) as caught:
     _read(source, [2])
   with pytest.raises(video.VideoError) as caught:
-    len(frames.TarFrames(str(tmp_path / 'v.tar')))
+    len(picture_files.TarFrames(str(tmp_path / 'v.tar')))
   assert caught.value.kind == 'missing'
 
 
@@ -250,12 +259,26 @@ def test_damaged_tar_files(tmp_path):
   data = path.read_bytes()
   (tmp_path / 'cut.tar').write_bytes(data[:900])
   with pytest.raises(video.VideoError) as caught:
-    decode.probe(frames.TarFrames(str(tmp_path / 'cut.tar')))
+    decode.probe(picture_files.TarFrames(str(tmp_path / 'cut.tar')))
   assert caught.value.kind == 'truncated'
   for name, other in (('text.tar', b'no tar' * 500), ('zip.tar', b'\x1f\x8b1')):
     (tmp_path / name).write_bytes(other)
     with pytest.raises(video.VideoError, match='as an uncompressed tar'):
-      decode.probe(frames.TarFrames(str(tmp_path / name)))
+      decode.probe(picture_files.TarFrames(str(tmp_path / name)))
+
+
+def test_no_picture_of_a_damaged_tar_is_lost_in_silence(tmp_path):
+  data = _tar(tmp_path / 'v.tar').read_bytes()
+  whole = picture_files.TarFrames(str(tmp_path / 'v.tar'))
+  headers = [k for k in range(0, len(data), 512) if data[k : k + 4] == b'img_']
+  assert len(headers) == len(whole) == 6
+  path = tmp_path / 'damaged.tar'
+  for k in headers:
+    for damaged in (data[:k], data[: k + 3] + b'!' + data[k + 4 :]):
+      picture_files._list_tar.cache_clear()
+      path.write_bytes(damaged)
+      with pytest.raises(video.VideoError):
+        len(picture_files.TarFrames(str(path)))
 
 
 def _tree(root):
@@ -311,8 +334,8 @@ def test_lists_may_name_folders_and_tar_files(tmp_path):
   source = datasets.open_source('csv', str(tree / 'l.csv'), fps=10)
   assert source.class_names == ('playing chess', 'run')
   assert [source[i].video for i in range(3)] == [
-    frames.FolderFrames(str(tree / 'run' / 'a'), 10),
-    frames.TarFrames(str(tree / 'run' / 'b.tar'), 10),
+    picture_files.FolderFrames(str(tree / 'run' / 'a'), 10),
+    picture_files.TarFrames(str(tree / 'run' / 'b.tar'), 10),
     str(tree / 'x.mp4'),
   ]
 
@@ -323,7 +346,7 @@ def test_lists_of_raw_frames(tmp_path):
   source = datasets.open_source('csv', str(tree / 'l.txt'))
   found = [(source[i].id, source[i].label) for i in range(2)]
   assert found == [('run/a', 1), ('run/b.tar', 0)]
-  assert isinstance(source[0].video, frames.FolderFrames)
+  assert isinstance(source[0].video, picture_files.FolderFrames)
 
 
 @pytest.mark.parametrize('fps', [0, -1.0, float('inf'), float('nan')])

@@ -19,6 +19,7 @@ from vivit_mae.data import (
   listing,
   lists,
   packing,
+  picture_files,
 )
 from vivit_mae.data.dmvr import DmvrSource
 from vivit_mae.data.frames import Frames
@@ -250,7 +251,7 @@ class Few:
 def _open_listed(
   read: Callable[..., Listing],
   video_of: Callable[[str, float | int], str | Frames] = (
-    frames.open_if_pictures
+    picture_files.open_if_pictures
   ),
 ) -> Callable[..., Source]:
   """A source of files out of a function that lists them.
@@ -304,7 +305,7 @@ def _open_layout(layout: str) -> Callable[..., Source]:
       raise ValueError(f'data.path is empty: say where {layout} is.')
     listed = layouts.read(layout, path, unlabelled, official_split)
     return _select(
-      listed, path, split, eval_fraction, frames.open_if_pictures, fps
+      listed, path, split, eval_fraction, picture_files.open_if_pictures, fps
     )
 
   return open_files
@@ -377,7 +378,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
   'folder': _open_listed(lists.read_folder),
   'csv': _open_listed(lists.read_csv),
   'frames': _open_listed(
-    frame_folders.read_frame_folders, frames.open_pictures
+    frame_folders.read_frame_folders, picture_files.open_pictures
   ),
   'dmvr': _open_dmvr,
   **{layout: _open_layout(layout) for layout in layouts.LAYOUTS},

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from vivit_mae.data import frames, listing, lists, scan
+from vivit_mae.data import listing, lists, picture_files, scan
 
 
 def read_frame_folders(
@@ -50,7 +50,7 @@ def read_frame_folders(
     raise ValueError(
       f'{place!r} holds no folder of numbered pictures and no tar of them; '
       f'{len(skipped)} other files were found. Pictures are known by their '
-      f'extension: {" ".join(sorted(frames.EXTENSIONS))}.'
+      f'extension: {" ".join(sorted(picture_files.EXTENSIONS))}.'
     )
   return lists.by_folders(place, videos, unlabelled, tuple(skipped))
 
@@ -70,9 +70,9 @@ def _walk(
     if is_folder:
       if _walk(posixpath.join(folder, name), f'{own}/', videos, skipped):
         videos.append(own)
-    elif scan.extension(name) == frames.TAR:
+    elif scan.extension(name) == picture_files.TAR:
       videos.append(own)
-    elif frames.is_picture(name) and re.search(r'\d', name):
+    elif picture_files.is_picture(name) and re.search(r'\d', name):
       pictures = True
     else:
       others.append((own, 'neither a numbered picture nor a tar of them'))

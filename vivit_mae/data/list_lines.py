@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from vivit_mae.data import frames, listing, scan, segments
+from vivit_mae.data import listing, picture_files, scan, segments
 
 _PATH_COLUMNS = ('path', 'video_path', 'video', 'file', 'filename', 'filepath')
 _LABEL_COLUMNS = ('label', 'class', 'class_name', 'category', 'action')
@@ -19,7 +19,7 @@ _END_COLUMNS = ('end', 'end_time')
 
 # `path label` with any of the usual separators. The path runs to its last
 # known extension, so that it may hold spaces and commas without quotes.
-_KNOWN = sorted({*scan.VIDEO_EXTENSIONS, frames.TAR})
+_KNOWN = sorted({*scan.VIDEO_EXTENSIONS, picture_files.TAR})
 _ENDINGS = '|'.join(map(re.escape, _KNOWN))
 _LINE = re.compile(
   rf'(?P<path>.*(?:{_ENDINGS}))(?:(?:\s*[,;\t]\s*|\s+)(?P<rest>.*))?',

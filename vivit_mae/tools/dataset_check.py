@@ -13,9 +13,9 @@ from etils import epath
 from vivit_mae.data import (
   datasets,
   frame_folders,
-  frames,
   inspection,
   layouts,
+  picture_files,
   record_files,
   scan,
 )
@@ -238,10 +238,10 @@ def collect(
   if source == 'tfds' or (info.exists() and not (csv or layout or source)):
     return _open('tfds', path, _splits(info), unlabelled=unlabelled, fps=fps)
   if source == 'frames':
-    video_of = frames.open_pictures
+    video_of = picture_files.open_pictures
     listing = frame_folders.read_frame_folders(path, unlabelled)
   else:
-    video_of = frames.open_if_pictures
+    video_of = picture_files.open_if_pictures
     listing = dataset_prepare.read_sources(
       path, csv, unlabelled, layout, official_split
     )

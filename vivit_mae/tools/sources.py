@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from etils import epath
 
-from vivit_mae.data import datasets, frame_folders, frames, layouts, lists
+from vivit_mae.data import (
+  datasets,
+  frame_folders,
+  layouts,
+  lists,
+  picture_files,
+)
 from vivit_mae.data.labels import ClassNames
 from vivit_mae.data.listing import (
   SPLITS,
@@ -182,7 +188,7 @@ def _open(example: Example, fps: float | int) -> Example:
   """An example whose path, if it names pictures, has become them."""
   if not isinstance(example.video, str):
     return example
-  video = frames.open_if_pictures(example.video, fps)
+  video = picture_files.open_if_pictures(example.video, fps)
   return dataclasses.replace(example, video=video)
 
 
