@@ -9,6 +9,9 @@ import av
 import numpy as np
 
 
+MILLISECOND = Fraction(1, 1000)
+
+
 def encode(
   n: int = 60,
   size: tuple[int, int] = (64, 80),

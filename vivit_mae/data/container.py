@@ -45,6 +45,8 @@ _FORMATS = (
 )
 # Seconds; frames are shown less long after they are decoded.
 _SEEK_MARGIN = 1
+# Frames that a decoder may hold back, in H.264 and HEVC.
+_MAX_REORDER = 16
 # Packets that are listed together.
 _CHUNK = 256
 # Keeps FFmpeg from reading a protocol into a name with a colon.
@@ -99,6 +101,7 @@ class VideoFile:
     self._seconds = seconds
     self._end = None if seconds is None else time.monotonic() + seconds
     self._size = 0  # bytes of the packets
+    self._reordered = False  # whether any is shown at another time
     self._source = _load(source, self.name)
 
   def __enter__(self):
@@ -200,6 +203,19 @@ class VideoFile:
       and self.decoder.name in _INDEXED_CODECS
     )
 
+  def _tells_order(self) -> bool:
+    """Whether the times of the packets can be those of showing them."""
+    if len(set(self.pts)) < len(self.pts):
+      return False
+    ranks = sorted(range(len(self.pts)), key=self.pts.__getitem__)
+    if not self.decoder.has_b_frames:
+      return ranks == list(range(len(ranks)))
+    # Frames that are not shown in the order in which they come can't all be
+    # shown when they are decoded, and not long after it either.
+    return self._reordered and all(
+      abs(j - rank) <= _MAX_REORDER for rank, j in enumerate(ranks)
+    )
+
   def _list_window(self, start: int, stop: int) -> bool:
     """Lists the packets that show some ticks; whether that could be done."""
     if not self._has_index():
@@ -227,7 +243,7 @@ class VideoFile:
     if (
       trusted
       and self.pts
-      and len(set(self.pts)) == len(self.pts)
+      and self._tells_order()
       and self.is_key[0]
       and (self.pts[0] <= start or self._is_first(self.pts[0]))
     ):
@@ -251,6 +267,7 @@ class VideoFile:
         'too_large', self.name, f'it has more than {MAX_PACKETS} packets'
       )
     self._size += sum(p.size for p in packets)
+    self._reordered = self._reordered or any(p.pts != p.dts for p in packets)
     if self._size > KEEP_BYTES:
       self.packets = None
     elif self.packets is not None:
@@ -289,7 +306,7 @@ class VideoFile:
     if (
       self._has_index()
       and timed
-      and len(set(self.pts)) == len(self.pts)
+      and self._tells_order()
       and shown
       # Frames shown before the first key frame may or may not decode.
       and self.is_key[0]

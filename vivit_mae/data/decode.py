@@ -44,6 +44,9 @@ __all__ = [
 # Clips of a video take longer than this only if something is wrong with it.
 CLIP_SECONDS = 60.0
 
+# What FFmpeg fills in from other frames it only marks.
+_INCOMPLETE = 'a frame is incomplete'
+
 Source = bytes | str | os.PathLike | frames.Frames
 Segment = tuple[float | int, float | int] | None
 
@@ -76,7 +79,7 @@ def probe(
     return frames.probe(source, name, segment)
   with container.VideoFile(source, name, segment, seconds) as file:
     # One frame tells more than the header, and that there is one.
-    decoder = _Decoder(file, trust_header=False)
+    decoder = _Decoder(file, trust=('times',))
     if decode:
       decoder.check()
     return decoder.info
@@ -109,15 +112,15 @@ def read_clips(
   if isinstance(source, frames.Frames):
     return frames.read_clips(source, plan, name, segment)
   with container.VideoFile(source, name, segment, CLIP_SECONDS) as file:
-    for trust_header in (True, False):
-      decoder = _Decoder(file, trust_header)
+    trust: tuple[str, ...] = ('header', 'times')
+    while True:
+      decoder = _Decoder(file, trust)
       sink = pixels_lib.Sink(plan(decoder.info), decoder.info)
       try:
         decoder.emit(sink)
-      except _HeaderError:
-        continue
-      return sink.clips
-  raise AssertionError('a frame contradicts itself')
+        return sink.clips
+      except _DeceivedError as error:
+        trust = error.left
 
 
 @contextlib.contextmanager
@@ -140,12 +143,20 @@ def opened(
     VideoError: it cannot be read.
   """
   with container.VideoFile(source, name, segment) as file:
-    decoder = _Decoder(file, trust_header=False)
+    decoder = _Decoder(file, trust=('times',))
     yield decoder.info, decoder.decode_strictly()
 
 
-class _HeaderError(Exception):
-  """A frame is not as the header says."""
+class _DeceivedError(Exception):
+  """What was trusted turned out to be wrong.
+
+  Attributes:
+    left: What may still be trusted.
+  """
+
+  def __init__(self, *left: str):
+    super().__init__()
+    self.left = left
 
 
 class _Decoder:
@@ -155,14 +166,21 @@ class _Decoder:
     info: What the video holds.
   """
 
-  def __init__(self, file: container.VideoFile, trust_header: bool):
+  def __init__(self, file: container.VideoFile, trust: Collection[str]):
+    """Finds out what the file holds.
+
+    Args:
+      file: The file.
+      trust: 'times': that packets' times tell the frames, where they may;
+        'header': also, that it says how these look.
+    """
     self._file = file
     self._frames: list[av.VideoFrame] | None = None
     self._by_time: dict[int, int] | None = None
     self._unproven = False
-    if file.order:
+    if file.order and 'times' in trust:
       self._read_settings()
-      looks = _header_looks(file) if trust_header else None
+      looks = _header_looks(file) if 'header' in trust else None
       self._unproven = looks is not None
       if looks is None:
         # An error only means that the slow way must be taken.
@@ -191,7 +209,7 @@ class _Decoder:
     file = self._file
     kept: list[av.VideoFrame] = []
     ticks, size = [], 0
-    faults: list[av.error.FFmpegError] = []
+    faults: list[str] = []
     for frame in self._decode_shown(faults):
       ticks.append(frame.pts)
       size += frame.width * frame.height * 3
@@ -200,7 +218,7 @@ class _Decoder:
       elif len(kept) > 1:
         del kept[1:]  # decoded again, rather than kept
     if not kept:
-      detail = container.reason(faults[0]) if faults else ''
+      detail = faults[0] if faults else ''
       if not faults and file.window is not None:
         detail = 'not one in the segment that is asked for'
       raise VideoError('no_frames', file.name, detail)
@@ -212,7 +230,7 @@ class _Decoder:
 
     Raises:
       VideoError: not all of it decodes.
-      _HeaderError: the header was trusted, and wrongly so.
+      _DeceivedError: something was trusted, and wrongly so.
     """
     if self._by_time is None:
       for i, frame in enumerate(self._frames or self._decode_shown()):
@@ -220,12 +238,12 @@ class _Decoder:
       return
     # As above: frames that do not come this way are sought by the slow one.
     with contextlib.suppress(av.error.FFmpegError):
-      for frame in self._decode_needed(sink.missing):
+      for frame in _in_order(self._decode_needed(sink.missing)):
         self._put(sink, frame)
     if not sink.missing:
       return
     last = -1
-    for frame in self._decode_all():
+    for frame in _in_order(self._decode_all()):
       last = max(last, self._put(sink, frame))
       if not sink.missing:
         return
@@ -242,7 +260,7 @@ class _Decoder:
     if i in sink.missing:
       if self._unproven:
         if _Looks.of(frame) != _header_looks(self._file):
-          raise _HeaderError
+          raise _DeceivedError('times')
         self._unproven = False
       sink.put(i, frame)
     return i
@@ -253,20 +271,21 @@ class _Decoder:
     Raises:
       VideoError: a frame is missing or faulty.
     """
-    faults: list[av.error.FFmpegError] = []
+    faults: list[str] = []
     found = sum(1 for _ in self._decode_shown(faults, strict=True))
+    told = self.info.num_frames
     if faults:
       raise VideoError(
         'corrupt',
         self._file.name,
-        f'FFmpeg reports {len(faults)} faults in {self.info.num_frames} '
-        f'frames, the first: {container.reason(faults[0])}',
+        f'FFmpeg reports {len(faults)} faults in {told} frames, the first: '
+        f'{faults[0]}',
       )
-    if found < self.info.num_frames:
+    if found != told:
       raise VideoError(
-        'truncated',
+        'truncated' if found < told else 'corrupt',
         self._file.name,
-        f'{self.info.num_frames} frames are declared, {found} decode',
+        f'{told} frames are declared, {found} decode',
       )
 
   def decode_strictly(self) -> Iterator[av.VideoFrame]:
@@ -275,7 +294,7 @@ class _Decoder:
     Raises:
       VideoError: at the fault.
     """
-    faults: list[av.error.FFmpegError] = []
+    faults: list[str] = []
     if self._file.window is None or self._by_time is None:
       for frame in self._decode_shown(faults, strict=True):
         if faults:
@@ -284,13 +303,20 @@ class _Decoder:
     else:
       # What comes before the segment is not read, which may be hours.
       try:
-        for frame in self._decode_needed(range(self.info.num_frames)):
+        for frame in _in_order(
+          self._decode_needed(range(self.info.num_frames))
+        ):
+          if frame.is_corrupt:
+            faults.append(_INCOMPLETE)
+            break
           if self._rank(frame) >= 0:
             yield frame
       except av.error.FFmpegError as error:
-        faults.append(error)
+        faults.append(container.reason(error))
+      except _DeceivedError:
+        faults.append('the times of its frames do not ascend')
     if faults:
-      raise VideoError('corrupt', self._file.name, container.reason(faults[0]))
+      raise VideoError('corrupt', self._file.name, faults[0])
 
   def _rank(self, frame: av.VideoFrame) -> int:
     """Which frame of the video this is; -1 if it is none."""
@@ -369,7 +395,7 @@ class _Decoder:
 
   def _decode_shown(
     self,
-    faults: list[av.error.FFmpegError] | None = None,
+    faults: list[str] | None = None,
     strict: bool = False,
   ) -> Iterator[av.VideoFrame]:
     """Decodes all, and yields what lies in the segment that is asked for."""
@@ -383,7 +409,7 @@ class _Decoder:
 
   def _decode_all(
     self,
-    faults: list[av.error.FFmpegError] | None = None,
+    faults: list[str] | None = None,
     strict: bool = False,
   ) -> Iterator[av.VideoFrame]:
     """Decodes all packets in order; adds to `faults` what fails to decode."""
@@ -393,10 +419,23 @@ class _Decoder:
       for packet in itertools.chain(packets, [None]):
         self._file.check_time()
         try:
-          yield from decoder.decode(packet)
+          for frame in decoder.decode(packet):
+            if strict and frame.is_corrupt and faults is not None:
+              faults.append(_INCOMPLETE)
+            yield frame
         except av.error.FFmpegError as error:
           if faults is not None:
-            faults.append(error)
+            faults.append(container.reason(error))
+
+
+def _in_order(frames_: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+  """Frames as they come, as long as their times ascend."""
+  last = None
+  for frame in frames_:
+    if frame.pts is None or (last is not None and frame.pts <= last):
+      raise _DeceivedError
+    last = frame.pts
+    yield frame
 
 
 @dataclasses.dataclass(frozen=True)
