@@ -2,6 +2,7 @@ import logging
 import subprocess
 import sys
 
+import jax
 import pytest
 from absl.testing import flagsaver
 
@@ -133,3 +134,23 @@ def test_log_is_readable(capsys):
   )
   logging.root.handle(record)
   assert capsys.readouterr().err == 'warning: of importance\nours\n'
+
+
+@pytest.mark.parametrize('told', [True, False])
+def test_hosts_are_joined_by_variables_or_by_the_cluster(monkeypatch, told):
+  asked = {}
+  monkeypatch.setattr(jax.distributed, 'initialize', asked.update)
+  monkeypatch.delenv('JAX_NUM_PROCESSES', raising=False)
+  monkeypatch.delenv('JAX_PROCESS_ID', raising=False)
+  if told:
+    monkeypatch.setenv('JAX_NUM_PROCESSES', '4')
+    monkeypatch.setenv('JAX_PROCESS_ID', '0')
+  main._connect()
+  expected = (4, 0) if told else (None, None)
+  assert (asked['num_processes'], asked['process_id']) == expected
+
+
+def test_a_variable_that_is_no_number_is_an_error(monkeypatch):
+  monkeypatch.setenv('JAX_NUM_PROCESSES', 'four')
+  with pytest.raises(ValueError, match=r"no cluster to join .*'four'"):
+    main._connect()

@@ -1,9 +1,11 @@
 import json
 import logging
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -243,6 +245,37 @@ def test_mistakes_are_named_before_anything_runs(
 ):
   with pytest.raises(ValueError, match=message):
     loop.train_and_evaluate(tiny(**overrides), tmp_path)
+
+
+def test_too_many_bad_videos_stop_the_run_with_their_list(fake, tiny, tmp_path):
+  videos = tmp_path / 'videos'
+  shutil.copytree(tiny().data.path, videos)
+  for number in range(0, 12, 2):
+    (videos / f'{number}.mp4').write_bytes(b'no video')
+  with pytest.raises(ValueError, match=r'max_bad_fraction.*bad_videos\.csv'):
+    loop.train_and_evaluate(tiny(data__path=str(videos)), tmp_path / 'run')
+  listed = (tmp_path / 'run' / 'bad_videos.csv').read_text().splitlines()
+  assert listed[0] == 'id,reason'
+  assert '0.mp4' in ''.join(listed)
+  names = {thread.name for thread in threading.enumerate()}
+  assert 'prefetch' not in names
+
+
+def test_batches_ahead_change_nothing(fake, tiny, tmp_path):
+  """Nor where the data stands in a checkpoint, with others fetched already."""
+  found = {}
+  for ahead in (0, 3):
+    workdir = tmp_path / str(ahead)
+    loop.train_and_evaluate(tiny(data__device_prefetch=ahead), workdir)
+    found[ahead] = losses(workdir)
+  saved = str(tmp_path / '3' / 'checkpoints' / '6')
+  loop.train_and_evaluate(tiny(resume=saved), tmp_path / 'rest')
+  rest = losses(tmp_path / 'rest')
+  assert list(rest) == [7, 8]
+  # Over several devices sums differ in their last bits.
+  for step, loss in found[0].items():
+    np.testing.assert_allclose(found[3][step], loss, rtol=1e-5)
+    np.testing.assert_allclose(rest.get(step, loss), loss, rtol=1e-5)
 
 
 def test_a_trace_is_written(fake, tiny, tmp_path):
