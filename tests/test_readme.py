@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from vivit_mae import command
-from vivit_mae.tools import dataset
+from vivit_mae.tools import dataset, dataset_show
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / 'README.md'
@@ -93,7 +93,10 @@ def test_commands_are_understood(path, monkeypatch):
       assert flags.keys() == {'config', 'workdir'}
       command.load(flags['config'], overrides)
     elif words[:3] == ['python', '-m', 'vivit_mae.tools.dataset']:
-      parser.parse_args(words[3:])
+      others, overrides = command.split_argv(words[3:])
+      parsed = parser.parse_args(others)
+      if overrides:
+        dataset_show.read_config(parsed.config, overrides)
 
 
 def test_configs_in_tables_take_their_arguments(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 
 from tests.data import tiny_videos
 from vivit_mae.data import datasets, labels, lists, pipeline
-from vivit_mae.tools import dataset
+from vivit_mae.tools import dataset_prepare
 
 
 @pytest.fixture(scope='module')
@@ -130,7 +130,7 @@ def test_prepared_datasets_keep_them(folder, tmp_path, text):
   (folder / 'l.csv').write_text(text)
   listed = datasets.open_source('csv', str(folder / 'l.csv'))
   out = str(tmp_path / 'out')
-  dataset.prepare(str(folder / 'l.csv'), out, progress=False)
+  dataset_prepare.prepare(str(folder / 'l.csv'), out, progress=False)
   prepared = datasets.open_source('tfds', out)
   assert prepared.class_names == listed.class_names
   assert prepared.multi_label == listed.multi_label

@@ -8,25 +8,25 @@ again.
 """
 
 import sys
+import types
 from collections.abc import Sequence
 
-from vivit_mae import command as command_lib
-from vivit_mae.tools import (
-  arguments,
-  dataset_check,
-  dataset_prepare,
-  dataset_show,
-)
-from vivit_mae.tools.dataset_prepare import prepare, read_sources
+from vivit_mae.tools import arguments
 
-__all__ = ['main', 'prepare', 'read_sources']
 
-# Each has `add_parser(commands)` and `run(arguments)`, the exit status.
-_COMMANDS = {
-  'check': dataset_check,
-  'prepare': dataset_prepare,
-  'show': dataset_show,
-}
+def _commands() -> dict[str, types.ModuleType]:
+  """A module for each: `add_parser(commands)` and `run(arguments)`, a status.
+
+  Processes that are started to read videos import this one again, and need
+  none of them.
+  """
+  from vivit_mae.tools import dataset_check, dataset_prepare, dataset_show
+
+  return {
+    'check': dataset_check,
+    'prepare': dataset_prepare,
+    'show': dataset_show,
+  }
 
 
 def _build_parser() -> arguments.Parser:
@@ -35,8 +35,8 @@ def _build_parser() -> arguments.Parser:
     description='Prepares videos for training.',
   )
   commands = parser.add_subparsers(dest='command', required=True)
-  for command in _COMMANDS.values():
-    command.add_parser(commands)
+  for module in _commands().values():
+    module.add_parser(commands)
   return parser
 
 
@@ -49,23 +49,24 @@ def main(argv: Sequence[str] | None = None) -> int:
   Returns:
     The exit status.
   """
+  from vivit_mae import command
+
   words = sys.argv[1:] if argv is None else argv
-  rest, overrides = command_lib.split_argv(words)
+  rest, overrides = command.split_argv(words)
   parser = _build_parser()
   parsed = parser.parse_args(rest)
-  command = _COMMANDS[vars(parsed).pop('command')]
-  if command is dataset_show:
+  name = vars(parsed).pop('command')
+  if name == 'show':
     parsed.overrides = overrides
   elif overrides:
     parser.error(f'no such option: --config.{overrides[0][0]}.')
   try:
-    return command.run(parsed)
+    return _commands()[name].run(parsed)
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     return 1
   except KeyboardInterrupt:
-    again = ' The same command goes on from here.'
-    resumed = again if command is dataset_prepare else ''
+    resumed = ' The same command goes on from here.' * (name == 'prepare')
     print(f'Stopped.{resumed}', file=sys.stderr)
     return 130
 
