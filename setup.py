@@ -36,7 +36,10 @@ _INSTALL = [
   'tqdm>=4.66',
 ]
 
+_BEAM = 'apache-beam>=2.70'
+
 _TEST = [
+  _BEAM,
   'beartype>=0.20',
   'import-linter>=2',
   'ipykernel',
@@ -68,7 +71,7 @@ setuptools.setup(
     'cuda': ['jax[cuda13]>=0.10'],
     'tpu': ['jax[tpu]>=0.10'],
     'benchmark': ['scikit-learn>=1.5', 'torch>=2.6', 'transformers>=5'],
-    'beam': ['apache-beam>=2.70'],
+    'beam': [_BEAM],
   },
   classifiers=[
     'Programming Language :: Python :: 3.11',
