@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tests.data import tiny_videos
-from vivit_mae.data import datasets, lists, writer
+from vivit_mae.data import datasets, lists, shards, writer
 from vivit_mae.data.listing import Example
 
 
@@ -72,7 +72,7 @@ def test_report_of_rejected_videos(videos, tmp_path):
 
 
 def test_a_file_that_no_record_holds(videos, tmp_path, monkeypatch):
-  monkeypatch.setattr(writer, 'MAX_BYTES', 0)
+  monkeypatch.setattr(shards, 'MAX_BYTES', 0)
   with pytest.raises(ValueError, match=r'loose.mp4: too_large \(\d+ bytes'):
     _write(videos, tmp_path)
 

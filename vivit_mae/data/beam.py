@@ -11,8 +11,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from vivit_mae.data import writer
-from vivit_mae.data.writer import Recipe, Shard
+from vivit_mae.data import shards as shards_lib
+from vivit_mae.data.shards import Recipe, Shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class BeamWriter:
       for shard in shards
     ]
     write = functools.partial(
-      writer.write_shard, recipe=recipe, num_threads=self.num_threads
+      shards_lib.write_shard, recipe=recipe, num_threads=self.num_threads
     )
     with beam.Pipeline(
       runner=self.runner, options=self._parse_options()

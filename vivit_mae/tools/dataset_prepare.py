@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from vivit_mae.data import beam, layouts, reencode, writer
 from vivit_mae.data.frames import Frames
 from vivit_mae.data.listing import Example
+from vivit_mae.data.shards import CHECKS
 from vivit_mae.tools import prepare_text, sources
 from vivit_mae.tools.sources import read_sources
 
@@ -102,7 +103,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
   )
   add(
     '--check',
-    choices=writer.CHECKS,
+    choices=CHECKS,
     help=(
       'full: decode every frame (default); packets: count frames only, several '
       'times faster, misses damage inside the video; encoding anew decodes '
