@@ -8,7 +8,6 @@ from typing import cast
 import av
 import numpy as np
 
-
 MILLISECOND = Fraction(1, 1000)
 
 
@@ -19,6 +18,8 @@ def encode(
   codec: str = 'libx264',
   kind: str = 'mp4',
   time_base: Fraction = Fraction(1, 600),
+  pixel_format: str = 'yuv420p',
+  rotation: int = 0,
   **options: str,
 ) -> bytes:
   """A moving texture; each frame has its number written into its pixels."""
@@ -29,7 +30,9 @@ def encode(
     stream = cast(
       av.VideoStream, opened.add_stream(codec, rate=25, options=options)
     )
-    stream.height, stream.width, stream.pix_fmt = height, width, 'yuv420p'
+    stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
+    if rotation:
+      stream.set_display_rotation(rotation)
     stream.codec_context.time_base = time_base
     stream.codec_context.thread_count = 1
     for i in range(n):
@@ -40,4 +43,39 @@ def encode(
       frame.time_base = time_base
       opened.mux(stream.encode(frame))
     opened.mux(stream.encode(None))
+  return buffer.getvalue()
+
+
+def cut_at_second_key(video: bytes) -> bytes:
+  """Matroska without the first group; its leading pictures cannot decode."""
+  buffer = io.BytesIO()
+  with av.open(io.BytesIO(video), 'r') as source:
+    stream = source.streams.video[0]
+    with av.open(buffer, 'w', format='matroska') as copy:
+      target = copy.add_stream_from_template(stream)
+      seen = 0
+      for packet in source.demux(stream):
+        seen += packet.is_keyframe
+        if seen < 2 or not packet.size:
+          continue
+        packet.stream = target
+        copy.mux(packet)
+  return buffer.getvalue()
+
+
+def hide_start(video: bytes, hidden: int) -> bytes:
+  """MP4 whose edit list hides some frames, that others may refer to."""
+  buffer = io.BytesIO()
+  with av.open(io.BytesIO(video), 'r') as source:
+    stream = source.streams.video[0]
+    # Frames before time 0 stay in the file.
+    keep = {'avoid_negative_ts': 'disabled'}
+    with av.open(buffer, 'w', format='mp4', options=keep) as copy:
+      target = copy.add_stream_from_template(stream)
+      for packet in source.demux(stream):
+        if packet.size and packet.pts is not None and packet.dts is not None:
+          shift = int(hidden / 25 / packet.time_base)
+          packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+          packet.stream = target
+          copy.mux(packet)
   return buffer.getvalue()

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -95,6 +97,22 @@ def test_only_what_took_long_has_timed_out(code, took, kind):
   blame.add(workers.Death(code, 1000.0 + took, (entry,)))
   assert blame.videos[2].kind == kind
   assert kind in video.KINDS
+
+
+def test_who_forgets_to_close_leaves_nothing(ten_videos):
+  """Neither workers nor memory, of which Python would warn."""
+  script = (
+    'from vivit_mae.data import datasets, pipeline\n'
+    "if __name__ == '__main__':\n"
+    f"  source = datasets.open_source('folder', {str(ten_videos)!r})\n"
+    '  iterator = pipeline.train_iterator(source, dict(num_workers=1),\n'
+    '    num_frames=2, image_size=(16, 16), batch_size=2, seed=0)\n'
+    '  next(iterator)\n'
+  )
+  ended = subprocess.run(
+    [sys.executable, '-c', script], capture_output=True, text=True, check=False
+  )
+  assert (ended.returncode, ended.stderr) == (0, '')
 
 
 def test_a_board_tells_what_was_put_on_it():

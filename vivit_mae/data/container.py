@@ -101,7 +101,8 @@ class VideoFile:
     self._seconds = seconds
     self._end = None if seconds is None else time.monotonic() + seconds
     self._size = 0  # bytes of the packets
-    self._reordered = False  # whether any is shown at another time
+    # From when each is decoded to when it is shown, at least and at most.
+    self._delays = (0, 0)
     self._source = _load(source, self.name)
 
   def __enter__(self):
@@ -205,14 +206,15 @@ class VideoFile:
 
   def _tells_order(self) -> bool:
     """Whether the times of the packets can be those of showing them."""
-    if len(set(self.pts)) < len(self.pts):
+    least, most = self._delays
+    if len(set(self.pts)) < len(self.pts) or least < 0:
       return False
     ranks = sorted(range(len(self.pts)), key=self.pts.__getitem__)
     if not self.decoder.has_b_frames:
       return ranks == list(range(len(ranks)))
     # Frames that are not shown in the order in which they come can't all be
     # shown when they are decoded, and not long after it either.
-    return self._reordered and all(
+    return most > 0 and all(
       abs(j - rank) <= _MAX_REORDER for rank, j in enumerate(ranks)
     )
 
@@ -267,7 +269,13 @@ class VideoFile:
         'too_large', self.name, f'it has more than {MAX_PACKETS} packets'
       )
     self._size += sum(p.size for p in packets)
-    self._reordered = self._reordered or any(p.pts != p.dts for p in packets)
+    delays = [
+      p.pts - p.dts for p in packets if p.pts is not None and p.dts is not None
+    ]
+    self._delays = (
+      min([self._delays[0], *delays]),
+      max([self._delays[1], *delays]),
+    )
     if self._size > KEEP_BYTES:
       self.packets = None
     elif self.packets is not None:
