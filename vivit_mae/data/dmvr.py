@@ -20,6 +20,7 @@ from typing import IO, Any, SupportsIndex
 import numpy as np
 from etils import epath
 from google.protobuf import message
+from jaxtyping import Int64
 
 from vivit_mae.data import listing, record_files, tfrecord
 from vivit_mae.data.frames import EncodedFrames, log_cost
@@ -139,12 +140,12 @@ class _Contents:
   """What the contexts of a file say.
 
   Attributes:
-    places: Offset and length of each record, int64 [records, 2].
+    places: Offset and length in bytes of each record.
     texts: The texts that were found for each number of a class.
     most_labels: How many labels a record has at most.
   """
 
-  places: np.ndarray
+  places: Int64[np.ndarray, 'n 2']
   texts: Mapping[int, frozenset[str]]
   most_labels: int
 
