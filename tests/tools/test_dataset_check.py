@@ -83,8 +83,13 @@ def test_prints_one_table_and_the_findings(videos, tmp_path, capsys):
   assert 'exists; give another name, or --overwrite' in capsys.readouterr().err
   assert report.read_text() == before
   assert _run(videos, '--report', report, '--overwrite', '--strict') == 2
+  assert _run(videos, '--report', videos / 'run' / '1.mp4' / 'a.csv') == 1
+  captured = capsys.readouterr()
+  assert '1.mp4/a.csv can not be written: ' in captured.err
+  assert captured.out.count('short: 5') == 2
+  assert captured.out.count('All are in') == 1
   # By default a clip spans 64 frames.
-  assert 'short: 5, of fewer than 64' in capsys.readouterr().out
+  assert 'short: 5, of fewer than 64' in captured.out
   assert len(report.read_text().splitlines()) == 1 + 8 + 5
 
 

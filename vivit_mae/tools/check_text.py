@@ -142,6 +142,15 @@ def say(lines: Iterable[str]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def write(path: epath.Path, content: bytes) -> None:
+  """Writes a file, and its folder; raises ValueError if that cannot be."""
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+  except OSError as error:
+    raise ValueError(f'{path} can not be written: {error}.') from error
+
+
 def to_csv(findings: Sequence[Finding]) -> str:
   """All findings, one in a line."""
   text = io.StringIO()

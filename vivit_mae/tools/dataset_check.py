@@ -177,9 +177,12 @@ def run(arguments: argparse.Namespace) -> int:
     num_workers=arguments.workers,
     timeout=arguments.timeout,
   )
+  problem = None
   if report is not None:
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(check_text.to_csv(findings))
+    try:
+      check_text.write(report, check_text.to_csv(findings).encode())
+    except ValueError as error:  # what was found is said all the same
+      report, problem = None, error
   if arguments.json:
     lines = [check_text.to_json(arguments.path, found, overview, findings)]
   else:
@@ -188,6 +191,8 @@ def run(arguments: argparse.Namespace) -> int:
       *check_text.list_findings(findings, span, report),
     ]
   check_text.say(lines)
+  if problem is not None:
+    raise problem
   broken = sum(finding.group == 'broken' for finding in findings)
   if overview.durations is None:
     raise ValueError(

@@ -26,7 +26,7 @@ from vivit_mae.data import (
 from vivit_mae.data.datasets import Source
 from vivit_mae.data.labels import ClassNames
 from vivit_mae.data.listing import Example
-from vivit_mae.tools import contact_sheet
+from vivit_mae.tools import check_text, contact_sheet
 
 _COLUMNS = 8
 _SEPARATOR = '   |   '
@@ -124,8 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
   picture = show(config, split, arguments.videos, arguments.frames)
   content = io.BytesIO()
   picture.save(content, 'png', optimize=True)
-  out.parent.mkdir(parents=True, exist_ok=True)
-  out.write_bytes(content.getvalue())
+  check_text.write(out, content.getvalue())
   print(f'Wrote {out}.')
   return 0
 
