@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import signal
+import weakref
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any
@@ -51,15 +52,18 @@ class Stream(Iterator[dict[str, Any]]):
     self._options = options
     self._blame = workers.Blame(loader.source.name, options.video_timeout)
     self._done = 0
-    self._iterator: Any = None
-    self._board: workers.Board | None = None
+    # Grain's iterator and, with workers, their board; empty while closed.
+    self._held: list[Any] = []
+    # For those who forget to close: Grain's iterators end badly with Python.
+    weakref.finalize(self, _close, self._held)
 
   def __next__(self) -> dict[str, Any]:
     while True:
       try:
         batch = self._read()
       except RuntimeError as error:
-        death = self._board and workers.Death.of(error, self._board)
+        board = self._board
+        death = board and workers.Death.of(error, board)
         if not death:
           raise
         self.close()
@@ -69,14 +73,23 @@ class Stream(Iterator[dict[str, Any]]):
       self._blame.calm()
       return _owned(batch)
 
-  def _read(self) -> dict[str, Any]:
-    if self._iterator is not None:
-      return next(self._iterator)
-    self._iterator = iter(self._open())
-    with _without_ctrl_c():
-      return next(self._iterator)  # starts the workers
+  @property
+  def _board(self) -> workers.Board | None:
+    return self._held[1] if len(self._held) > 1 else None
 
-  def _open(self) -> grain.IterDataset:
+  def _read(self) -> dict[str, Any]:
+    if self._held:
+      return next(self._held[0])
+    board = None
+    if self._options.num_workers:
+      board = workers.Board(self._options.num_workers)
+    self._held.append(iter(self._open(board)))
+    if board is not None:
+      self._held.append(board)
+    with _without_ctrl_c():
+      return next(self._held[0])  # starts the workers
+
+  def _open(self, board: workers.Board | None) -> grain.IterDataset:
     """Grain's stream, from the batch that is due."""
     options = self._options
     loader = dataclasses.replace(self._loader, refused=dict(self._blame.videos))
@@ -84,11 +97,10 @@ class Stream(Iterator[dict[str, Any]]):
     stream = batches.to_iter_dataset(
       grain.ReadOptions(num_threads=1, prefetch_buffer_size=options.read_buffer)
     )
-    if not options.num_workers:
+    if board is None:
       return stream
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()  # Grain reads flags to start workers.
-    self._board = workers.Board(options.num_workers)
     return stream.mp_prefetch(
       grain.MultiprocessingOptions(
         num_workers=options.num_workers, per_worker_buffer_size=_QUEUE
@@ -96,7 +108,7 @@ class Stream(Iterator[dict[str, Any]]):
       worker_init_fn=functools.partial(
         workers.start,
         os.getpid(),
-        self._board,
+        board,
         float(options.video_timeout),
       ),
     )
@@ -120,12 +132,12 @@ class Stream(Iterator[dict[str, Any]]):
 
   def close(self) -> None:
     """Stops the workers. The next batch would start new ones."""
-    iterator, self._iterator = self._iterator, None
-    if iterator is not None:
-      iterator.close()
-    board, self._board = self._board, None
-    if board is not None:
-      board.close()
+    _close(self._held)
+
+
+def _close(held: list[Any]) -> None:
+  while held:
+    held.pop(0).close()
 
 
 class _Load:
