@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from tests.data import tiny_videos
-from vivit_mae.data import beam, lists, reencode, writer
+from vivit_mae.data import beam, datasets, lists, reencode, writer
 
 
 @pytest.fixture(scope='module')
@@ -66,6 +66,21 @@ def test_goes_on_where_it_was(videos, tmp_path):
   assert asked == [3, 1]
   _write(tmp_path / 'alone', videos)
   assert _content(tmp_path / 'out') == _content(tmp_path / 'alone')
+
+
+def test_records_are_read_by_the_workers(videos, tmp_path):
+  pytest.importorskip('apache_beam', reason='the extra [beam] is not installed')
+  _write(tmp_path / 'first', videos)
+  source = datasets.open_source('tfds', str(tmp_path / 'first'))
+
+  def write(out, **arguments):
+    writer.write_dataset(
+      out, {'train': source}, fingerprint='x', progress=False, **arguments
+    )
+
+  write(tmp_path / 'alone')
+  write(tmp_path / 'beam', write_shards=beam.BeamWriter())
+  assert _content(tmp_path / 'beam') == _content(tmp_path / 'alone')
 
 
 @pytest.mark.parametrize(

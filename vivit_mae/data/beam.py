@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vivit_mae.data import shards as shards_lib
+from vivit_mae.data.listing import Examples
 from vivit_mae.data.shards import Recipe, Shard
 
 
@@ -43,12 +44,8 @@ class BeamWriter:
   def __call__(self, shards: Sequence[Shard], recipe: Recipe) -> None:
     """Writes some shards."""
     beam = _import_beam()
-    # A worker needs the examples of its own shards only.
     alone = [
-      dataclasses.replace(
-        shard, examples={i: shard.examples[i] for i in shard.part}
-      )
-      for shard in shards
+      dataclasses.replace(shard, examples=_examples(shard)) for shard in shards
     ]
     write = functools.partial(
       shards_lib.write_shard, recipe=recipe, num_threads=self.num_threads
@@ -90,6 +87,13 @@ class BeamWriter:
         'see https://beam.apache.org/documentation/runners/direct/.'
       )
     return parsed
+
+
+def _examples(shard: Shard) -> Examples:
+  """What a worker needs: its own of a list, or what makes them on demand."""
+  if isinstance(shard.examples, list | tuple):
+    return {i: shard.examples[i] for i in shard.part}
+  return shard.examples
 
 
 def _import_beam() -> Any:
