@@ -138,14 +138,19 @@ def damaged(videos: list[bytes], seed: int) -> bytes:
 
 
 def generated() -> list[bytes]:
-  """Small sound videos of the common makes."""
+  """Small sound videos of the common makes, always the same bytes."""
+  same = 'mbtree=0'  # see `encode.write_video`
   makes: list[dict[str, Any]] = [
-    {'x264-params': 'keyint=10:bframes=3'},
-    {'x264-params': 'keyint=12:bframes=3:open-gop=1:scenecut=0'},
-    {'movflags': 'frag_keyframe+empty_moov', 'g': '8'},
-    {'movflags': 'faststart', 'g': '250'},
+    {'x264-params': f'keyint=10:bframes=3:{same}'},
+    {'x264-params': f'keyint=12:bframes=3:open-gop=1:scenecut=0:{same}'},
+    {'movflags': 'frag_keyframe+empty_moov', 'x264-params': f'keyint=8:{same}'},
+    {'movflags': 'faststart', 'x264-params': f'keyint=250:{same}'},
     {'codec': 'mpeg4', 'bf': '2', 'g': '12'},
-    {'kind': 'matroska', 'time_base': clips.MILLISECOND, 'g': '12'},
+    {
+      'kind': 'matroska',
+      'time_base': clips.MILLISECOND,
+      'x264-params': f'keyint=12:{same}',
+    },
     {'codec': 'libx265', 'x265-params': 'keyint=12:log-level=none'},
   ]
   return [clips.encode(n=30, size=(48, 64), **make) for make in makes]

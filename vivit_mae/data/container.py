@@ -8,6 +8,7 @@ cover art posing as a video, a header that asks for gigabytes.
 import contextlib
 import io
 import itertools
+import math
 import os
 import stat
 import struct
@@ -112,7 +113,8 @@ class VideoFile:
       if self._segment is not None:
         tick = self.stream.time_base or 1
         zero = self.stream.start_time or 0
-        start, stop = (zero + round(t / tick) for t in self._segment)
+        # The first ticks that are not before its start, and its end.
+        start, stop = (zero + math.ceil(t / tick - 1e-6) for t in self._segment)
         self.window = (start, stop)
       if self.window is None or not self._list_window(*self.window):
         self._list_packets()
