@@ -75,7 +75,12 @@ def test_records_are_read_by_the_workers(videos, tmp_path):
 
   def write(out, **arguments):
     writer.write_dataset(
-      out, {'train': source}, fingerprint='x', progress=False, **arguments
+      out,
+      {'train': source},
+      class_names=source.class_names,
+      fingerprint='x',
+      progress=False,
+      **arguments,
     )
 
   write(tmp_path / 'alone')
