@@ -26,7 +26,9 @@ def encode(
   height, width = size
   y, x = np.mgrid[:height, :width]
   buffer = io.BytesIO()
-  with av.open(buffer, 'w', format=kind) as opened:
+  # The same frames give the same bytes.
+  exact = {'fflags': '+bitexact'}
+  with av.open(buffer, 'w', format=kind, options=exact) as opened:
     stream = cast(
       av.VideoStream, opened.add_stream(codec, rate=25, options=options)
     )

@@ -14,22 +14,18 @@ Of a segment of a longer video only the packets that it needs are read, where
 the container can be searched; its frames are those whose time lies in it.
 """
 
-import bisect
 import contextlib
-import dataclasses
-import itertools
-import math
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import av
-import av.error
 import numpy as np
 from jaxtyping import UInt8
 
-from vivit_mae.data import colour, container, frames
+from vivit_mae.data import container, frames
+from vivit_mae.data import decoder as decoder_lib
 from vivit_mae.data import pixels as pixels_lib
-from vivit_mae.data.video import PIXELS, Clip, Timing, VideoError, VideoInfo
+from vivit_mae.data.video import PIXELS, Clip, VideoError, VideoInfo
 
 __all__ = [
   'PIXELS',
@@ -43,9 +39,6 @@ __all__ = [
 
 # Clips of a video take longer than this only if something is wrong with it.
 CLIP_SECONDS = 60.0
-
-# What FFmpeg fills in from other frames it only marks.
-_INCOMPLETE = 'a frame is incomplete'
 
 Source = bytes | str | os.PathLike | frames.Frames
 Segment = tuple[float | int, float | int] | None
@@ -79,7 +72,7 @@ def probe(
     return frames.probe(source, name, segment)
   with container.VideoFile(source, name, segment, seconds) as file:
     # One frame tells more than the header, and that there is one.
-    decoder = _Decoder(file, trust=('times',))
+    decoder = decoder_lib.Decoder(file, trust=('times',))
     if decode:
       decoder.check()
     return decoder.info
@@ -114,12 +107,12 @@ def read_clips(
   with container.VideoFile(source, name, segment, CLIP_SECONDS) as file:
     trust: tuple[str, ...] = ('header', 'times')
     while True:
-      decoder = _Decoder(file, trust)
+      decoder = decoder_lib.Decoder(file, trust)
       sink = pixels_lib.Sink(plan(decoder.info), decoder.info)
       try:
         decoder.emit(sink)
         return sink.clips
-      except _DeceivedError as error:
+      except decoder_lib.DeceivedError as error:
         trust = error.left
 
 
@@ -143,343 +136,5 @@ def opened(
     VideoError: it cannot be read.
   """
   with container.VideoFile(source, name, segment) as file:
-    decoder = _Decoder(file, trust=('times',))
+    decoder = decoder_lib.Decoder(file, trust=('times',))
     yield decoder.info, decoder.decode_strictly()
-
-
-class _DeceivedError(Exception):
-  """What was trusted turned out to be wrong.
-
-  Attributes:
-    left: What may still be trusted.
-  """
-
-  def __init__(self, *left: str):
-    super().__init__()
-    self.left = left
-
-
-class _Decoder:
-  """Decodes what is asked of one open file, in the cheapest way that is right.
-
-  Attributes:
-    info: What the video holds.
-  """
-
-  def __init__(self, file: container.VideoFile, trust: Collection[str]):
-    """Finds out what the file holds.
-
-    Args:
-      file: The file.
-      trust: 'times': that packets' times tell the frames, where they may;
-        'header': also, that it says how these look.
-    """
-    self._file = file
-    self._frames: list[av.VideoFrame] | None = None
-    self._by_time: dict[int, int] | None = None
-    self._unproven = False
-    if file.order and 'times' in trust:
-      self._read_settings()
-      looks = _header_looks(file) if 'header' in trust else None
-      self._unproven = looks is not None
-      if looks is None:
-        # An error only means that the slow way must be taken.
-        with contextlib.suppress(av.error.FFmpegError):
-          first = next(self._decode_needed([0]), None)
-          looks = _Looks.of(first) if first else None
-      if looks is not None:
-        self._by_time = {file.pts[j]: i for i, j in enumerate(file.order)}
-        self.info = self._describe(looks, list(self._by_time))
-        return
-    self._list_frames()
-
-  def _read_settings(self) -> None:
-    """Shows the decoder what only the first packet says.
-
-    The encoder's name and version, for one, of which some are known to have
-    written what has to be read in another way.
-    """
-    decoder = self._file.decoder
-    decoder.skip_frame = 'ALL'
-    with contextlib.suppress(av.error.FFmpegError):
-      decoder.decode(self._file.first)
-
-  def _list_frames(self) -> None:
-    """Finds out by decoding which frames there are, and keeps a few."""
-    file = self._file
-    kept: list[av.VideoFrame] = []
-    ticks, size = [], 0
-    faults: list[str] = []
-    for frame in self._decode_shown(faults):
-      ticks.append(frame.pts)
-      size += frame.width * frame.height * 3
-      if size <= container.KEEP_BYTES or not kept:
-        kept.append(frame)
-      elif len(kept) > 1:
-        del kept[1:]  # decoded again, rather than kept
-    if not kept:
-      detail = faults[0] if faults else ''
-      if not faults and file.window is not None:
-        detail = 'not one in the segment that is asked for'
-      raise VideoError('no_frames', file.name, detail)
-    self._frames = kept if len(kept) == len(ticks) else None
-    self.info = self._describe(_Looks.of(kept[0]), ticks)
-
-  def emit(self, sink: pixels_lib.Sink) -> None:
-    """Decodes what a sink wants.
-
-    Raises:
-      VideoError: not all of it decodes.
-      _DeceivedError: something was trusted, and wrongly so.
-    """
-    if self._by_time is None:
-      for i, frame in enumerate(self._frames or self._decode_shown()):
-        sink.put(i, frame)
-      return
-    # As above: frames that do not come this way are sought by the slow one.
-    with contextlib.suppress(av.error.FFmpegError):
-      for frame in _in_order(self._decode_needed(sink.missing)):
-        self._put(sink, frame)
-    if not sink.missing:
-      return
-    last = -1
-    for frame in _in_order(self._decode_all()):
-      last = max(last, self._put(sink, frame))
-      if not sink.missing:
-        return
-    lost = min(sink.missing)
-    raise VideoError(
-      'truncated' if lost > last else 'corrupt',
-      self._file.name,
-      f'frame {lost} of {self.info.num_frames} does not decode',
-    )
-
-  def _put(self, sink: pixels_lib.Sink, frame: av.VideoFrame) -> int:
-    """Hands a frame on; which one it is."""
-    i = self._rank(frame)
-    if i in sink.missing:
-      if self._unproven:
-        if _Looks.of(frame) != _header_looks(self._file):
-          raise _DeceivedError('times')
-        self._unproven = False
-      sink.put(i, frame)
-    return i
-
-  def check(self) -> None:
-    """Decodes everything, strictly.
-
-    Raises:
-      VideoError: a frame is missing or faulty.
-    """
-    faults: list[str] = []
-    found = sum(1 for _ in self._decode_shown(faults, strict=True))
-    told = self.info.num_frames
-    if faults:
-      raise VideoError(
-        'corrupt',
-        self._file.name,
-        f'FFmpeg reports {len(faults)} faults in {told} frames, the first: '
-        f'{faults[0]}',
-      )
-    if found != told:
-      raise VideoError(
-        'truncated' if found < told else 'corrupt',
-        self._file.name,
-        f'{told} frames are declared, {found} decode',
-      )
-
-  def decode_strictly(self) -> Iterator[av.VideoFrame]:
-    """Yields the frames that are shown, up to a fault.
-
-    Raises:
-      VideoError: at the fault.
-    """
-    faults: list[str] = []
-    if self._file.window is None or self._by_time is None:
-      for frame in self._decode_shown(faults, strict=True):
-        if faults:
-          break
-        yield frame
-    else:
-      # What comes before the segment is not read, which may be hours.
-      try:
-        for frame in _in_order(
-          self._decode_needed(range(self.info.num_frames))
-        ):
-          if frame.is_corrupt:
-            faults.append(_INCOMPLETE)
-            break
-          if self._rank(frame) >= 0:
-            yield frame
-      except av.error.FFmpegError as error:
-        faults.append(container.reason(error))
-      except _DeceivedError:
-        faults.append('the times of its frames do not ascend')
-    if faults:
-      raise VideoError('corrupt', self._file.name, faults[0])
-
-  def _rank(self, frame: av.VideoFrame) -> int:
-    """Which frame of the video this is; -1 if it is none."""
-    if self._by_time is None or frame.pts is None:
-      return -1
-    return self._by_time.get(frame.pts, -1)
-
-  def _describe(
-    self, looks: '_Looks', ticks: Sequence[int | None]
-  ) -> VideoInfo:
-    """Gathers the properties from one frame and the times of all."""
-    stream = self._file.stream
-    rate = stream.average_rate or stream.guessed_rate
-    timing = Timing.of(
-      ticks, float(stream.time_base or 1), float(rate) if rate else None
-    )
-    width, height = looks.width, looks.height
-    if looks.rotation in (90, 270):
-      width, height = height, width
-    info = VideoInfo(
-      num_frames=len(ticks),
-      width=width,
-      height=height,
-      rotation=looks.rotation,
-      codec=self._file.decoder.name,
-      pixel_format=looks.format,
-      **vars(timing),
-    )
-    if not pixels_lib.is_planar(info):
-      return info
-    to_rgb = colour.yuv_to_rgb(looks.matrix, looks.colour_range)
-    return dataclasses.replace(info, to_rgb=to_rgb)
-
-  def _decode_needed(self, wanted: Collection[int]) -> Iterator[av.VideoFrame]:
-    """Decodes the wanted frames, and those that they refer to."""
-    file = self._file
-    assert file.order is not None
-    needed = {file.order[i] for i in wanted}
-    keys = [j for j, is_key in enumerate(file.is_key) if is_key]
-    runs: list[tuple[int, int]] = []  # first and last packet of each
-    for j in sorted(needed):
-      k = bisect.bisect_right(keys, j) - 1
-      if file.pts[j] < file.pts[keys[k]] and k > 0:
-        k -= 1  # shown before its key frame: it refers to the group before too
-      if runs and keys[k] <= runs[-1][1] + 1:
-        runs[-1] = (runs[-1][0], j)
-      else:
-        runs.append((keys[k], j))
-    with contextlib.closing(file.numbered_packets()) as numbered:
-      for start, stop in runs:
-        yield from self._decode_run(numbered, start, stop, needed)
-
-  def _decode_run(
-    self,
-    packets: Iterator[tuple[int, av.Packet]],
-    start: int,
-    stop: int,
-    needed: Collection[int],
-  ) -> Iterator[av.VideoFrame]:
-    """Decodes packets `start` to `stop`, of which the first is a key frame."""
-    decoder = self._file.decoder
-    if decoder.is_open:
-      decoder.flush_buffers()
-    skip = None
-    for j, packet in packets:
-      if j >= start:
-        # Frames that no other refers to may be left out.
-        wanted = 'DEFAULT' if j in needed else 'NONREF'
-        if wanted != skip:
-          decoder.skip_frame = skip = wanted
-        self._file.check_time()
-        yield from decoder.decode(packet)
-      if j == stop:
-        break
-    yield from decoder.decode(None)
-
-  def _decode_shown(
-    self,
-    faults: list[str] | None = None,
-    strict: bool = False,
-  ) -> Iterator[av.VideoFrame]:
-    """Decodes all, and yields what lies in the segment that is asked for."""
-    start, stop = self._file.window or (-math.inf, math.inf)
-    for frame in self._decode_all(faults, strict):
-      pts = start if frame.pts is None else frame.pts
-      if pts >= stop:
-        return
-      if pts >= start:
-        yield frame
-
-  def _decode_all(
-    self,
-    faults: list[str] | None = None,
-    strict: bool = False,
-  ) -> Iterator[av.VideoFrame]:
-    """Decodes all packets in order; adds to `faults` what fails to decode."""
-    with self._file.open(strict=strict) as (opened, stream):
-      decoder = stream.codec_context
-      packets = (p for p in opened.demux(stream) if p.size)
-      for packet in itertools.chain(packets, [None]):
-        self._file.check_time()
-        try:
-          for frame in decoder.decode(packet):
-            if strict and frame.is_corrupt and faults is not None:
-              faults.append(_INCOMPLETE)
-            yield frame
-        except av.error.FFmpegError as error:
-          if faults is not None:
-            faults.append(container.reason(error))
-
-
-def _in_order(frames_: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-  """Frames as they come, as long as their times ascend."""
-  last = None
-  for frame in frames_:
-    if frame.pts is None or (last is not None and frame.pts <= last):
-      raise _DeceivedError
-    last = frame.pts
-    yield frame
-
-
-@dataclasses.dataclass(frozen=True)
-class _Looks:
-  """How the stored frames of a video look, and are to be shown.
-
-  Attributes:
-    width: Columns.
-    height: Rows.
-    rotation: Degrees (0, 90, 180, 270) to turn them clockwise.
-    format: FFmpeg's name of the pixels' format.
-    matrix: FFmpeg's number of the colour space.
-    colour_range: FFmpeg's number of the range.
-  """
-
-  width: int
-  height: int
-  rotation: int
-  format: str
-  matrix: int
-  colour_range: int
-
-  @classmethod
-  def of(cls, frame: av.VideoFrame) -> '_Looks':
-    return cls(
-      width=frame.width,
-      height=frame.height,
-      rotation=round(-frame.rotation / 90) * 90 % 360,
-      format=frame.format.name,
-      matrix=int(frame.colorspace),
-      colour_range=int(frame.color_range),
-    )
-
-
-def _header_looks(file: container.VideoFile) -> _Looks | None:
-  """What the header says of the frames; None where that is not enough."""
-  decoder = file.decoder
-  if not (decoder.pix_fmt and decoder.width and file.is_upright()):
-    return None
-  return _Looks(
-    width=decoder.width,
-    height=decoder.height,
-    rotation=0,
-    format=decoder.pix_fmt,
-    matrix=int(decoder.colorspace),
-    colour_range=int(decoder.color_range),
-  )
