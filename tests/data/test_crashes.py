@@ -22,6 +22,7 @@ class _Killed(Deadly):
   signal = signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_crash_costs_one_video_and_the_stream_stays(ten, caplog):
   iterator = train(Deadly(ten, 3), num_workers=2, **_DATA)
   batches = take(iterator, 10)  # two epochs

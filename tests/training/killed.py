@@ -2,6 +2,7 @@
 
 python -m tests.training.killed config workdir signal step [field=value ...]
 
+A signal below 0 goes to all processes of the group, as from a scheduler.
 If it comes to the end, it leaves the final parameters in `final.npz`. Of
 several devices on a CPU the sums depend on which is first, so that no two runs
 are bitwise the same.
@@ -29,7 +30,10 @@ def run():
   def report(self, step, values):
     train(self, step, values)
     if step == int(at):
-      os.kill(os.getpid(), int(number))
+      if int(number) < 0:
+        os.killpg(0, -int(number))
+      else:
+        os.kill(os.getpid(), int(number))
 
   monitor.Monitor.train = report
   pairs = [(o.split('=')[0], o.split('=')[1]) for o in overrides]

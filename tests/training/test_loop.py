@@ -44,6 +44,7 @@ def run(config, workdir, *overrides, signal_=0, step=-1):
     timeout=300,
     cwd=pathlib.Path(__file__).parents[2],
     check=False,
+    start_new_session=True,
   )
 
 
@@ -159,6 +160,20 @@ def test_a_signal_saves_and_leaves(straight, experiment, tmp_path, number):
   ended = run(experiment, tmp_path, rare)
   assert ended.returncode == 0, ended.stderr
   assert 'weights: this workdir' in ended.stderr
+  assert losses(tmp_path) == straight[1]
+  assert_equal(final(tmp_path), straight[2])
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_workers_too_saves_and_leaves(
+  straight, experiment, tmp_path
+):
+  overrides = ('checkpoint.every_steps=100', 'data.num_workers=1')
+  ended = run(experiment, tmp_path, *overrides, signal_=-signal.SIGTERM, step=3)
+  assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
+  assert 'Traceback' not in ended.stderr
+  ended = run(experiment, tmp_path, *overrides)
+  assert ended.returncode == 0, ended.stderr
   assert losses(tmp_path) == straight[1]
   assert_equal(final(tmp_path), straight[2])
 
