@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import io
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -263,6 +263,15 @@ def test_only_the_segment_is_encoded(kind):
     _rgb(encoded.video), _rgb(video, segment=(0.8, 1.6))
   )
   assert encoded.loss.bytes_before is None
+
+
+def test_a_segment_whose_frames_need_what_is_before_it():
+  options: Any = {'x264-params': 'intra-refresh=1:keyint=20:mbtree=0'}
+  video = clips.encode(60, time_base=Fraction(1, 25), pts=range(60), **options)
+  encoded = reencode.reencode(video, LOSSLESS, segment=(1.0, 2.0))
+  np.testing.assert_array_equal(
+    _rgb(encoded.video), _rgb(video, segment=(1.0, 2.0))
+  )
 
 
 def test_a_gif():

@@ -172,7 +172,9 @@ class Decoder:
           break
         yield frame
     else:
-      # What comes before the segment is not read, which may be hours.
+      # What comes before the segment is not read, which may be hours, unless
+      # a frame does not come this way.
+      done = 0
       try:
         for frame in _in_order(
           self._decode_needed(range(self.info.num_frames))
@@ -180,8 +182,16 @@ class Decoder:
           if frame.is_corrupt:
             faults.append(_INCOMPLETE)
             break
-          if self._rank(frame) >= 0:
+          if self._rank(frame) == done:
+            done += 1
             yield frame
+        if done < self.info.num_frames and not faults:
+          for frame in self._decode_all(faults, strict=True):
+            if faults:
+              break
+            if self._rank(frame) == done:
+              done += 1
+              yield frame
       except av.error.FFmpegError as error:
         faults.append(container.reason(error))
       except DeceivedError:

@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -116,9 +116,10 @@ def serialise(
   encoder: tfds.features.FeaturesDict, fields: Mapping[str, Any]
 ) -> bytes:
   """A record's bytes, the same in every process, which TFDS's own are not."""
-  example = example_serializer.ExampleSerializer(
-    encoder.get_serialized_info()
-  ).get_tf_example(encoder.encode_example(fields))
+  serialiser = example_serializer.ExampleSerializer(
+    cast(Any, encoder.get_serialized_info())
+  )
+  example = serialiser.get_tf_example(encoder.encode_example(fields))
   return example.SerializeToString(deterministic=True)
 
 
