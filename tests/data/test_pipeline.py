@@ -8,6 +8,7 @@ import pytest
 
 from tests.data.streams import SHAPE, Fake, assert_same, evaluate, take, train
 from vivit_mae.data import datasets, decode, lists, loading, sampling, writer
+from vivit_mae.data.clip_options import ClipOptions
 
 _POLICY = 'rand-m7-n4-mstd0.5-inc1'
 
@@ -94,7 +95,7 @@ def _plans(monkeypatch, **data: Any):
     return read_clips(video, plan_and_note, name, **segment)
 
   monkeypatch.setattr(decode, 'read_clips', spy)
-  options = loading.ClipOptions(**data)
+  options = ClipOptions(**data)
   load = loading.Loader(Fake(40), options, **SHAPE, seed=0)
   load(np.arange(40)[:, None].repeat(2, 1))
   return plans

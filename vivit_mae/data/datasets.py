@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 # The fields of `config.data` that say where the videos are; the others say
-# what is done with them (`pipeline.ClipOptions`).
+# what is done with them (`clip_options.ClipOptions`).
 SOURCE_FIELDS = (
   'source',
   'path',

@@ -16,8 +16,9 @@ from etils import epath
 
 from vivit_mae.data import labels
 from vivit_mae.data.bad_videos import BadVideos, BadVideosError
+from vivit_mae.data.clip_options import ClipOptions
 from vivit_mae.data.datasets import Source
-from vivit_mae.data.loading import ClipOptions, Loader
+from vivit_mae.data.loading import Loader
 from vivit_mae.data.stream import Stream
 from vivit_mae.data.views import ViewLoader
 
@@ -149,7 +150,7 @@ def train_iterator(
 
   Args:
     source: The videos.
-    data: The config's `data` section; see `loading.ClipOptions`.
+    data: The config's `data` section; see `clip_options.ClipOptions`.
     num_frames: Frames of a clip.
     image_size: (height, width) of a clip.
     batch_size: Videos of a batch, over all processes.

@@ -15,7 +15,8 @@ import numpy as np
 from absl import flags
 
 from vivit_mae.data import workers
-from vivit_mae.data.loading import ClipOptions, Loader
+from vivit_mae.data.clip_options import ClipOptions
+from vivit_mae.data.loading import Loader
 from vivit_mae.data.views import ViewLoader
 
 # Batches that wait in the queue of each worker.

@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Int
 
 from vivit_mae.data import decode, labels, loading, reading, transforms
+from vivit_mae.data.clip_options import ClipOptions, sample_frames
 from vivit_mae.data.datasets import Source
 from vivit_mae.data.listing import Example
-from vivit_mae.data.loading import Attempts, ClipOptions
+from vivit_mae.data.loading import Attempts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ class ViewLoader:
     """Decodes one video once, for some of its views."""
 
     def plan(info: decode.VideoInfo) -> list[decode.Clip]:
-      segments = loading.sample_frames(
+      segments = sample_frames(
         info, self.num_frames, self.options, count=self.num_segments, rng=None
       )
       return [
