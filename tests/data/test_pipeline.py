@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.data import records
 from tests.data.streams import SHAPE, Fake, assert_same, evaluate, take, train
 from vivit_mae.data import datasets, decode, lists, loading, sampling, writer
 from vivit_mae.data.clip_options import ClipOptions
@@ -43,6 +44,20 @@ def test_rows_are_the_videos_they_say(ten_videos, ten):
 def test_seeds_give_other_streams(ten):
   one, other = next(train(ten, seed=1)), next(train(ten, seed=2))
   assert (one['index'] != other['index']).any()
+
+
+def test_pictures_are_videos_too(tmp_path):
+  for number in range(3):
+    folder = tmp_path / f'{number}'
+    folder.mkdir()
+    for i, encoded in enumerate(records.pictures(number, 6)):
+      (folder / f'{i}.png').write_bytes(encoded)
+  source = datasets.open_source('frames', str(tmp_path), fps=10)
+  iterator = train(source, num_workers=1)
+  batches = take(iterator, 2)
+  iterator.close()
+  assert all(batch['video'].any((1, 2, 3, 4)).all() for batch in batches)
+  assert_same(batches, take(train(source), 2))
 
 
 def test_of_a_segment_nothing_else_is_seen(ten):
