@@ -64,12 +64,12 @@ def limit() -> Reader:
   import av
 
   def read(path, rng):
-    with av.open(path) as file:
+    with av.open(str(path), mode='r') as file:
       stream = file.streams.video[0]
       decoder = stream.codec_context
       stream.thread_type, decoder.thread_count = 'NONE', 1
       packets = [p for p in file.demux(stream) if p.size]
-      shown = sorted(range(len(packets)), key=lambda j: packets[j].pts)
+      shown = sorted(range(len(packets)), key=lambda j: packets[j].pts or 0)
       wanted = {shown[i] for i in _frames(len(shown), rng)}
       keys = [j for j, p in enumerate(packets) if p.is_keyframe]
       at, skip, count = -1, None, 0
@@ -103,7 +103,7 @@ def decord_videomae() -> Reader:
   def read(path, rng):
     video = decord.VideoReader(path, num_threads=1, ctx=decord.cpu(0))
     frames = video.get_batch(_frames(len(video), rng)).asnumpy()
-    top, left, height, width = _box(*frames.shape[1:3], rng)
+    top, left, height, width = _box(frames.shape[1], frames.shape[2], rng)
     pictures = [
       Image.fromarray(frame)
       .crop((left, top, left + width, top + height))
@@ -119,7 +119,7 @@ def decord_videomae() -> Reader:
 
 def _cut(frames: Any, rng: np.random.Generator) -> np.ndarray:
   """What ours does to RGB frames; uint8."""
-  box = _box(*frames[0].shape[:2], rng)
+  box = _box(frames[0].shape[0], frames[0].shape[1], rng)
   return np.stack(
     [transforms.crop_and_resize(frame, box, _SIZE) for frame in frames]
   )

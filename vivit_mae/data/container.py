@@ -20,6 +20,7 @@ import av
 import av.container
 import av.error
 import av.stream
+import numpy as np
 from etils import epath
 
 from vivit_mae.data import orientation
@@ -216,9 +217,13 @@ class VideoFile:
       return ranks == list(range(len(ranks)))
     # Frames that are not shown in the order in which they come can't all be
     # shown when they are decoded, and not long after it either.
-    return most > 0 and all(
-      abs(j - rank) <= _MAX_REORDER for rank, j in enumerate(ranks)
-    )
+    if not most or any(
+      abs(j - rank) > _MAX_REORDER for rank, j in enumerate(ranks)
+    ):
+      return False
+    # One with another's time would come shortly before or after a third.
+    steps = np.diff([self.pts[j] for j in ranks])
+    return len(steps) == 0 or 2 * steps.min() >= np.median(steps)
 
   def _list_window(self, start: int, stop: int) -> bool:
     """Lists the packets that show some ticks; whether that could be done."""
