@@ -123,10 +123,27 @@ def test_resizing_equals_pil_and_opencv(size, box):
     np.asarray(pil).astype(int),
     atol=0 if shrinks else 1,  # PIL rounds between the two directions
   )
+  # To less than half is a matter of averaging in any case.
+  halved = min(cut.shape[0] / size[0], cut.shape[1] / size[1]) >= 1 and (
+    2 * size[0] < cut.shape[0] or 2 * size[1] < cut.shape[1]
+  )
+  rule = cv2.INTER_AREA if halved else cv2.INTER_LINEAR
   np.testing.assert_array_equal(
     transforms.crop_and_resize(frame, box, size, antialias=False),
-    cv2.resize(np.ascontiguousarray(cut), size[::-1]),
+    cv2.resize(np.ascontiguousarray(cut), size[::-1], interpolation=rule),
   )
+
+
+@pytest.mark.parametrize('antialias', [True, False])
+def test_fine_patterns_of_large_frames_become_grey(antialias):
+  frame = np.zeros((720, 1280, 3), np.uint8)
+  frame[::2] = 255  # every other row is white
+  box = transforms.Box(8, 100, 704, 704)
+  small = transforms.crop_and_resize(
+    frame, box, (200, 200), antialias=antialias
+  )
+  assert small.min() > 90
+  assert small.max() < 165
 
 
 def test_resizing_without_antialias_is_plain_interpolation():

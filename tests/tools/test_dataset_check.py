@@ -54,7 +54,7 @@ def test_prints_one_table_and_the_findings(videos, tmp_path, capsys):
     'broken: 2, which prepare leaves out',
     'empty, the file holds no bytes: 1',
     'walk/empty.mp4',
-    'unreadable, FFmpeg cannot open it: 1',
+    'unreadable, it cannot be opened: 1',
     'suspicious: 5',
     'short: none',
     'rotated: none',

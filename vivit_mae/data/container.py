@@ -223,7 +223,7 @@ class VideoFile:
       return False
     # One with another's time would come shortly before or after a third.
     steps = np.diff([self.pts[j] for j in ranks])
-    return len(steps) == 0 or 2 * steps.min() >= np.median(steps)
+    return bool(len(steps) == 0 or 2 * steps.min() >= np.median(steps))
 
   def _list_window(self, start: int, stop: int) -> bool:
     """Lists the packets that show some ticks; whether that could be done."""

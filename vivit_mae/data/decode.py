@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 import av
+import av.error
 import numpy as np
 from jaxtyping import UInt8
 
@@ -114,6 +115,10 @@ def read_clips(
         return sink.clips
       except decoder_lib.DeceivedError as error:
         trust = error.left
+      except av.error.FFmpegError as error:
+        # Not of decoding, but of making RGB: YCgCo, for one.
+        reason = container.reason(error)
+        raise VideoError('unsupported', file.name, reason) from None
 
 
 @contextlib.contextmanager

@@ -273,7 +273,9 @@ def crop_and_resize(
     antialias: True averages over the pixels that fall on one when shrinking
       (PIL's bilinear: VideoMAE's pretraining); False interpolates between the
       four nearest (OpenCV's INTER_LINEAR, torch's bilinear with
-      align_corners=False: MAE-ST and fine-tuning).
+      align_corners=False: MAE-ST and fine-tuning). What shrinks to less than
+      half is averaged all the same, by area: the frames of those recipes are
+      stored small.
 
   Returns:
     RGB pixels of the asked size, which may share memory with `frame`.
@@ -311,4 +313,7 @@ def resize(
   if antialias and shrinks:
     picture = Image.fromarray(pixels)
     return np.asarray(picture.resize(across, Image.Resampling.BILINEAR))
-  return cv2.resize(pixels, across, interpolation=cv2.INTER_LINEAR)
+  ratios = [now / new for now, new in zip(pixels.shape, size, strict=False)]
+  by_area = min(ratios) >= 1 and max(ratios) > 2
+  rule = cv2.INTER_AREA if by_area else cv2.INTER_LINEAR
+  return cv2.resize(pixels, across, interpolation=rule)

@@ -11,9 +11,9 @@ from vivit_mae.data import colour, transforms
 KINDS = {
   'missing': 'there is no such file',
   'empty': 'the file holds no bytes',
-  'unreadable': 'FFmpeg cannot open it',
+  'unreadable': 'it cannot be opened',
   'no_video': 'it holds no video stream',
-  'unsupported': 'FFmpeg has no decoder for it',
+  'unsupported': 'there is nothing here to decode it with',
   'too_large': 'its frames are too large',
   'no_frames': 'not one frame decodes',
   'truncated': 'its end is missing',
