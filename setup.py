@@ -12,7 +12,7 @@ _JAX = 'jax>=0.10'
 _INSTALL = [
   'absl-py>=2',
   'array_record>=0.8.1',
-  'av>=17',
+  'av>=18',
   'clu>=0.0.12',
   'etils[epath]>=1.9.1',
   'filelock>=3.13',

@@ -80,7 +80,7 @@ def _frames(
   height, width = SIZE
   total = FPS * SECONDS
   cuts = np.sort(rng.integers(60, total - 60, 2))
-  strength = rng.uniform(1, 3)  # of the grain, in grey levels
+  strength = rng.uniform(0.5, 2)  # of the grain, in grey levels
   for start, stop in zip((0, *cuts), (*cuts, total), strict=True):
     scene, things = _texture(rng, 640), _texture(rng, 256)
     heading, spin = rng.uniform(0, 2 * math.pi), rng.uniform(-0.002, 0.002)
@@ -100,7 +100,7 @@ def _frames(
 def _texture(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, 's s 3']:
   """A random picture whose spectrum falls as that of natural images."""
   across = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
-  falloff: Float[np.ndarray, 's f'] = 1 / np.maximum(across, 1 / side)
+  falloff: Float[np.ndarray, 's f'] = np.maximum(across, 1 / side) ** -1.1
   planes = []
   for _ in range(3):
     phases = np.exp(2j * np.pi * rng.random(falloff.shape))

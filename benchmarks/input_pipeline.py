@@ -46,8 +46,8 @@ def main() -> None:
     default=os.path.expanduser('~/.cache/vivit_mae/benchmark_videos'),
     help='where generated videos are kept',
   )
-  add('--videos', type=int, default=12, help='how many are generated')
-  add('--rounds', type=int, default=15)
+  add('--videos', type=int, default=8, help='how many are generated')
+  add('--rounds', type=int, default=11)
   add('--only', nargs='+', help='readers whose names hold one of these')
   add('--loader_batches', type=int, default=24, help='0: no second table')
   add('--loader_rounds', type=int, default=5)

@@ -1,19 +1,20 @@
 """Ways from a video file to the pixels of a clip: ours, its limit, and others.
 
 Each reader is called with a path and a generator of random numbers, and makes
-the clips of one video. All draw frames and boxes by the same functions (a clip
-of VideoMAE's pretraining: 16 frames, every fourth, a multi-scale crop), so with
-the same generator they read the same. Libraries are imported by the reader that
-needs them.
+the clips of one video. All draw frames and boxes by the same functions (16
+frames, every fourth, and a random half to all of their area), so with the same
+generator they read the same. Libraries are imported by the reader that needs
+them.
 """
 
 import bisect
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 
-from vivit_mae.data import decode, sampling, transforms
+from vivit_mae.data import augment, decode, sampling, transforms
 
 LENGTH, STRIDE, SIDE = 16, 4, 224
 _SIZE = (SIDE, SIDE)
@@ -27,13 +28,14 @@ def _frames(num_frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _box(height: int, width: int, rng: np.random.Generator) -> transforms.Box:
-  return transforms.multi_scale_crop(height, width, _SIZE, rng)
+  return transforms.random_resized_crop(height, width, rng)
 
 
 def ours(
   pixels: str = 'rgb', repeats: int = 1, repeat: str = 'windows'
 ) -> Reader:
   """This library's decoder, with one or several clips of one decode."""
+  cv2.setNumThreads(1)  # as its workers do
 
   def read(path, rng):
     def plan(info):
@@ -44,12 +46,25 @@ def ours(
           starts[k % windows],
           _SIZE,
           _box(info.height, info.width, rng),
+          antialias=False,
           pixels=pixels,
         )
         for k in range(repeats)
       ]
 
     return decode.read_clips(path, plan)
+
+  return read
+
+
+def ours_augmented() -> Reader:
+  """The same with RandAugment, as VideoMAE fine-tunes."""
+  policy = augment.RandAugment.parse('rand-m7-n4-mstd0.5-inc1', 'bicubic')
+  plain = ours()
+
+  def read(path, rng):
+    (clip,) = plain(path, rng)
+    return augment.rand_augment(clip, policy, rng)
 
   return read
 
@@ -121,7 +136,10 @@ def _cut(frames: Any, rng: np.random.Generator) -> np.ndarray:
   """What ours does to RGB frames; uint8."""
   box = _box(frames[0].shape[0], frames[0].shape[1], rng)
   return np.stack(
-    [transforms.crop_and_resize(frame, box, _SIZE) for frame in frames]
+    [
+      transforms.crop_and_resize(frame, box, _SIZE, antialias=False)
+      for frame in frames
+    ]
   )
 
 
@@ -144,6 +162,7 @@ def torchcodec() -> Reader:
   from torchcodec.decoders import VideoDecoder
 
   torch.set_num_threads(1)
+  cv2.setNumThreads(1)
 
   def read(path, rng):
     video = VideoDecoder(
@@ -160,8 +179,6 @@ def torchcodec() -> Reader:
 
 def opencv() -> Reader:
   """OpenCV: seek, then grab all and retrieve what is wanted; our crop."""
-  import cv2
-
   cv2.setNumThreads(1)
 
   def read(path, rng):
@@ -192,6 +209,7 @@ READERS: dict[str, tuple[Callable[[], Reader], int]] = {
     lambda: ours(repeats=4, repeat='crops'),
     4,
   ),
+  'ours, RGB and RandAugment': (ours_augmented, 1),
   'decord + VideoMAE transforms': (decord_videomae, 1),
   'decord, our crop': (decord_uint8, 1),
   'torchcodec, our crop': (torchcodec, 1),

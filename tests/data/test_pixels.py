@@ -181,9 +181,9 @@ def test_the_matrix_is_that_of_the_standard():
   np.testing.assert_allclose(white, 255, atol=0.01)
   np.testing.assert_allclose(black, 0, atol=0.01)
   np.testing.assert_allclose(red, [255, 0, 0], atol=1.5)
-  assert not pixels.is_planar(
-    decode.probe(_encode(_smooth(), pixel_format='yuv444p'))
-  )
+  assert pixels.is_planar('yuv420p', 64, 48)
+  assert not pixels.is_planar('yuv444p', 64, 48)
+  assert not pixels.is_planar('yuv420p', 64, 1)
 
 
 @pytest.fixture(scope='module')

@@ -4,6 +4,8 @@ A video's frames are Y'CbCr in one of a few matrices, in limited (16 to 235) or
 full range. What a file does not say is BT.601 and limited, as FFmpeg has it.
 """
 
+import functools
+
 import numpy as np
 from jaxtyping import Float
 
@@ -20,6 +22,7 @@ _BT601 = (0.299, 0.114)
 _FULL = 2
 
 
+@functools.cache
 def yuv_to_rgb(
   matrix: int = 2, colour_range: int = 0
 ) -> Float[np.ndarray, '3 4']:
@@ -48,4 +51,6 @@ def yuv_to_rgb(
     ]
   )
   black = np.array([0 if full else 16, 128, 128])
-  return np.c_[linear, -linear @ black].astype(np.float32)
+  found = np.c_[linear, -linear @ black].astype(np.float32)
+  found.flags.writeable = False  # all callers share it
+  return found

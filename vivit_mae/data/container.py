@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import cast
 
 import av
@@ -171,6 +171,10 @@ class VideoFile:
           self.name,
           f'{width}x{height}; at most {MAX_PIXELS} pixels are read',
         )
+      if container.format.name == _MOV:
+        for other in container.streams:
+          if other.index != stream.index:
+            other.discard = av.stream.Discard.all  # not even read
       decoder.thread_type = 'NONE'
       decoder.thread_count = 1
       decoder.options = limit | ({'err_detect': 'explode'} if strict else {})
@@ -189,16 +193,31 @@ class VideoFile:
       source = source.removeprefix(_LOCAL)
     return orientation.is_upright(source, kind)
 
-  def numbered_packets(self) -> Generator[tuple[int, av.Packet], None, None]:
-    """The packets that are listed, with their positions in the list."""
+  def runs(
+    self, bounds: Sequence[tuple[int, int]]
+  ) -> Generator[Iterator[tuple[int, av.Packet]], None, None]:
+    """Some of the packets that are listed, with their positions in the list.
+
+    Args:
+      bounds: The first and the last position of each run, ascending.
+
+    Yields:
+      The packets of each run, which are to be taken before the next is.
+    """
     if self.packets is not None:
-      yield from enumerate(self.packets)
+      for start, stop in bounds:
+        yield zip(
+          range(start, stop + 1), self.packets[start : stop + 1], strict=True
+        )
       return
     with self.open() as (container, stream):
       if self.window is not None:
         _seek(container, stream, self.window[0])
-      packets = (p for p in container.demux(stream) if p.size)
-      yield from zip(range(len(self.pts)), packets, strict=False)
+      packets = enumerate(p for p in container.demux(stream) if p.size)
+      at = 0
+      for start, stop in bounds:
+        yield itertools.islice(packets, start - at, stop + 1 - at)
+        at = stop + 1
 
   def _has_index(self) -> bool:
     """Whether the kinds of file and stream let packets serve as an index."""
@@ -210,20 +229,20 @@ class VideoFile:
   def _tells_order(self) -> bool:
     """Whether the times of the packets can be those of showing them."""
     least, most = self._delays
-    if len(set(self.pts)) < len(self.pts) or least < 0:
+    pts = np.asarray(self.pts)
+    ranks = np.argsort(pts)
+    steps = np.diff(pts[ranks])
+    if least < 0 or not np.all(steps):
       return False
-    ranks = sorted(range(len(self.pts)), key=self.pts.__getitem__)
+    moves = np.abs(ranks - np.arange(len(pts)))
     if not self.decoder.has_b_frames:
-      return ranks == list(range(len(ranks)))
+      return not moves.any()
     # Frames that are not shown in the order in which they come can't all be
     # shown when they are decoded, and not long after it either.
-    if not most or any(
-      abs(j - rank) > _MAX_REORDER for rank, j in enumerate(ranks)
-    ):
+    if not most or moves.max() > _MAX_REORDER:
       return False
     # One with another's time would come shortly before or after a third.
-    steps = np.diff([self.pts[j] for j in ranks])
-    return bool(len(steps) == 0 or 2 * steps.min() >= np.median(steps))
+    return not len(steps) or bool(2 * steps.min() >= np.median(steps))
 
   def _list_window(self, start: int, stop: int) -> bool:
     """Lists the packets that show some ticks; whether that could be done."""

@@ -48,11 +48,12 @@ class Decoder:
     self._file = file
     self._frames: list[av.VideoFrame] | None = None
     self._by_time: dict[int, int] | None = None
-    self._unproven = False
+    # What the header says of the frames, until one has shown it.
+    self._unproven: _Looks | None = None
     if file.order and 'times' in trust:
       self._read_settings()
       looks = _header_looks(file) if 'header' in trust else None
-      self._unproven = looks is not None
+      self._unproven = looks
       if looks is None:
         # An error only means that the slow way must be taken.
         with contextlib.suppress(av.error.FFmpegError):
@@ -129,10 +130,10 @@ class Decoder:
     """Hands a frame on; which one it is."""
     i = self._rank(frame)
     if i in sink.missing:
-      if self._unproven:
-        if _Looks.of(frame) != _header_looks(self._file):
+      if self._unproven is not None:
+        if _Looks.of(frame) != self._unproven:
           raise DeceivedError('times')
-        self._unproven = False
+        self._unproven = None
       sink.put(i, frame)
     return i
 
@@ -217,19 +218,20 @@ class Decoder:
     width, height = looks.width, looks.height
     if looks.rotation in (90, 270):
       width, height = height, width
-    info = VideoInfo(
+    if pixels_lib.is_planar(looks.format, width, height):
+      to_rgb = colour.yuv_to_rgb(looks.matrix, looks.colour_range)
+    else:
+      to_rgb = colour.yuv_to_rgb()
+    return VideoInfo(
       num_frames=len(ticks),
       width=width,
       height=height,
       rotation=looks.rotation,
       codec=self._file.decoder.name,
       pixel_format=looks.format,
+      to_rgb=to_rgb,
       **vars(timing),
     )
-    if not pixels_lib.is_planar(info):
-      return info
-    to_rgb = colour.yuv_to_rgb(looks.matrix, looks.colour_range)
-    return dataclasses.replace(info, to_rgb=to_rgb)
 
   def _decode_needed(self, wanted: Collection[int]) -> Iterator[av.VideoFrame]:
     """Decodes the wanted frames, and those that they refer to."""
@@ -246,32 +248,27 @@ class Decoder:
         runs[-1] = (runs[-1][0], j)
       else:
         runs.append((keys[k], j))
-    with contextlib.closing(file.numbered_packets()) as numbered:
-      for start, stop in runs:
-        yield from self._decode_run(numbered, start, stop, needed)
+    with contextlib.closing(file.runs(runs)) as packets:
+      for run in packets:
+        yield from self._decode_run(run, needed)
 
   def _decode_run(
     self,
     packets: Iterator[tuple[int, av.Packet]],
-    start: int,
-    stop: int,
     needed: Collection[int],
   ) -> Iterator[av.VideoFrame]:
-    """Decodes packets `start` to `stop`, of which the first is a key frame."""
+    """Decodes packets of which the first is a key frame."""
     decoder = self._file.decoder
     if decoder.is_open:
       decoder.flush_buffers()
     skip = None
     for j, packet in packets:
-      if j >= start:
-        # Frames that no other refers to may be left out.
-        wanted = 'DEFAULT' if j in needed else 'NONREF'
-        if wanted != skip:
-          decoder.skip_frame = skip = wanted
+      # Frames that no other refers to may be left out.
+      wanted = 'DEFAULT' if j in needed else 'NONREF'
+      if wanted != skip:
+        decoder.skip_frame = skip = wanted
         self._file.check_time()
-        yield from decoder.decode(packet)
-      if j == stop:
-        break
+      yield from decoder.decode(packet)
     yield from decoder.decode(None)
 
   def _decode_shown(

@@ -31,12 +31,12 @@ class Sink:
     self._scaler = VideoReformatter()
     # One for each size, as it is prepared anew when the size changes.
     self._scalers: dict[tuple[int, ...], VideoReformatter] = {}
-    self._planar = is_planar(info)
-    # Of the clips that are made plane by plane.
-    self._boxes = [
-      _even(c.box, info) if self._by_plane(c) else None for c in clips
+    self._planar = is_planar(info.pixel_format, info.width, info.height)
+    # What of each plane belongs to the clips that are made plane by plane.
+    self._cuts = [
+      _cuts(c.box, info) if self._by_plane(c) else () for c in clips
     ]
-    self.clips = [np.zeros(c.shape, np.uint8) for c in clips]
+    self.clips = [np.empty(c.shape, np.uint8) for c in clips]
     self.missing: dict[int, list[tuple[int, int]]] = {}
     for k, clip in enumerate(clips):
       for t, i in enumerate(clip.frames.tolist()):
@@ -98,27 +98,35 @@ class Sink:
   def _put_planes(
     self, k: int, target: UInt8[np.ndarray, 'h w'], planes: Planes
   ) -> None:
-    clip, box = self._plan[k], self._boxes[k]
-    assert box is not None
+    clip = self._plan[k]
     height, width = clip.size
     below = target[height:].reshape(2, height // 2, width // 2)
     parts = (target[:height], below[0], below[1])
-    for plane, part, by in zip(planes, parts, (1, 2, 2), strict=True):
-      top, left, rows, columns = (side // by for side in box)
-      pixels = plane[top : top + rows, left : left + columns]
+    for plane, cut, part in zip(planes, self._cuts[k], parts, strict=True):
+      pixels = plane[cut]
       if pixels.shape != part.shape:
-        pixels = self._resize(pixels, part.shape, clip.antialias)
-      part[...] = pixels[:, ::-1] if clip.flip else pixels
+        pixels = self._resize(pixels, part, clip.antialias)
+      if clip.flip:
+        part[...] = pixels[:, ::-1].copy()
+      elif pixels is not part:
+        part[...] = pixels
 
   def _resize(
-    self, plane: UInt8[np.ndarray, 'h w'], size: Any, antialias: bool
+    self,
+    plane: UInt8[np.ndarray, 'h w'],
+    part: UInt8[np.ndarray, 'h2 w2'],
+    antialias: bool,
   ) -> UInt8[np.ndarray, 'h2 w2']:
     """As `transforms.resize` to rounding; quicker where it has to average."""
-    height, width = plane.shape
-    if not (antialias and (size[0] < height or size[1] < width)):
-      return transforms.resize(plane, size, antialias=False)
+    size: Any = part.shape
+    shrinks = size[0] < plane.shape[0] or size[1] < plane.shape[1]
+    if not (antialias and shrinks):
+      return transforms.resize(plane, size, antialias=False, out=part)
     scaler = self._scalers.setdefault(plane.shape, VideoReformatter())
-    frame = av.VideoFrame.from_ndarray(plane, format='gray')
+    # Made of the array itself, which is quicker than a copy of its rows.
+    frame = av.VideoFrame.from_numpy_buffer(
+      np.ascontiguousarray(plane), format='gray'
+    )
     frame = scaler.reformat(
       frame, size[1], size[0], 'gray', interpolation='BILINEAR', threads=1
     )
@@ -148,12 +156,12 @@ def _view(plane: Any) -> UInt8[np.ndarray, 'h w']:
   return rows[: plane.height, : plane.width]
 
 
-def is_planar(info: VideoInfo) -> bool:
+def is_planar(pixel_format: str, width: int, height: int) -> bool:
   """Whether 'yuv420' clips of a video are made of its planes as they are.
 
   Those of others go through RGB, and their colours are BT.601, limited range.
   """
-  return info.pixel_format in _PLANAR and info.width >= 2 and info.height >= 2
+  return pixel_format in _PLANAR and width >= 2 and height >= 2
 
 
 def _stored_size(info: VideoInfo) -> tuple[int, int]:
@@ -163,8 +171,10 @@ def _stored_size(info: VideoInfo) -> tuple[int, int]:
   return info.width, info.height
 
 
-def _even(box: transforms.Box | None, info: VideoInfo) -> transforms.Box:
-  """The box, moved and cut to the pixels that colours lie on.
+def _cuts(
+  box: transforms.Box | None, info: VideoInfo
+) -> tuple[tuple[slice, slice], ...]:
+  """What a box cuts out of the planes, moved to the pixels that colours lie on.
 
   Raises:
     ValueError: It does not lie in the frame.
@@ -178,6 +188,12 @@ def _even(box: transforms.Box | None, info: VideoInfo) -> transforms.Box:
     (box.left, box.width, info.width),
   ):
     length = max(2, length // 2 * 2)
-    sides.append((min(start // 2 * 2, limit // 2 * 2 - length), length))
-  (top, height), (left, width) = sides
-  return transforms.Box(top, left, height, width)
+    start = min(start // 2 * 2, limit // 2 * 2 - length)
+    sides.append((start, start + length))
+  rows, columns = sides
+  whole = (slice(*rows), slice(*columns))
+  half = (
+    slice(rows[0] // 2, rows[1] // 2),
+    slice(columns[0] // 2, columns[1] // 2),
+  )
+  return whole, half, half

@@ -297,6 +297,7 @@ def resize(
   size: tuple[int, int],
   *,
   antialias: bool = True,
+  out: UInt8[np.ndarray, 'h2 w2 *c'] | None = None,
 ) -> UInt8[np.ndarray, 'h2 w2 *c']:
   """Resizes a picture, or one plane of it.
 
@@ -304,9 +305,10 @@ def resize(
     pixels: Any of one or three channels.
     size: (height, width) of the result.
     antialias: See `crop_and_resize`; for what grows both are the same.
+    out: Where the result may be written, contiguous.
 
   Returns:
-    The resized pixels.
+    The resized pixels; `out`, if they were written there.
   """
   across = (size[1], size[0])  # PIL and OpenCV say the width first
   shrinks = size[0] < pixels.shape[0] or size[1] < pixels.shape[1]
@@ -316,4 +318,4 @@ def resize(
   ratios = [now / new for now, new in zip(pixels.shape, size, strict=False)]
   by_area = min(ratios) >= 1 and max(ratios) > 2
   rule = cv2.INTER_AREA if by_area else cv2.INTER_LINEAR
-  return cv2.resize(pixels, across, interpolation=rule)
+  return cv2.resize(pixels, across, dst=out, interpolation=rule)
