@@ -189,27 +189,47 @@ def _serve(name: str) -> None:
     print(json.dumps(spent), file=answers, flush=True)
 
 
+# What it is called -> (data.num_workers, None for a plain loop; how many at
+# once; what it is compared with). Two processes on two cores slow each other,
+# so two workers are set beside two loops.
+_LOADERS: dict[str, tuple[int | None, int, str]] = {
+  'a plain loop': (None, 1, 'a plain loop'),
+  'two plain loops at once': (None, 2, 'a plain loop'),
+  '0 workers': (0, 1, 'a plain loop'),
+  '1 worker': (1, 1, 'a plain loop'),
+  '2 workers': (2, 1, 'two plain loops at once'),
+}
+
+
 def _measure_loaders(
   paths: list[str], args: argparse.Namespace
 ) -> dict[str, list[tuple[float, float]]]:
   """(CPU milliseconds a clip, clips a second) of each way in each round."""
   runs: dict[str, list[tuple[float, float]]] = {}
   for number in range(args.loader_rounds):
-    for pixels in ('rgb', 'yuv420'):
-      order = [None, 0, 1, 2]
+    for pixels in ('RGB', 'yuv420'):
+      order = list(_LOADERS)
       random.Random(number).shuffle(order)
-      for workers in order:
-        what = 'a plain loop' if workers is None else f'{workers} workers'
-        process = subprocess.run(
-          [sys.executable, '-c', _LOADER, pixels, str(workers),
-           str(args.loader_batches), str(number), *paths],
-          stdout=subprocess.PIPE,
-          text=True,
-          check=True,
-          cwd=pathlib.Path(__file__).parent,
-        )  # fmt: skip
-        spent = json.loads(process.stdout.splitlines()[-1])
-        runs.setdefault(f'{pixels}, {what}', []).append(tuple(spent))
+      for name in order:
+        workers, count, _ = _LOADERS[name]
+        command = [
+          *(sys.executable, '-c', _LOADER, pixels.lower(), str(workers)),
+          *(str(args.loader_batches), str(number), *paths),
+        ]
+        processes = [
+          subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=pathlib.Path(__file__).parent,
+          )
+          for _ in range(count)
+        ]
+        outputs = [process.communicate()[0] for process in processes]
+        found = [json.loads(output.splitlines()[-1]) for output in outputs]
+        cpu = statistics.mean(spent for spent, _ in found)
+        rate = sum(rate for _, rate in found)
+        runs.setdefault(f'{pixels}, {name}', []).append((cpu, rate))
   return runs
 
 
@@ -282,11 +302,12 @@ def _cpu() -> float:
 
 def _print_loaders(runs: dict[str, list[tuple[float, float]]]) -> None:
   print(
-    '| pixels, read by | CPU ms a clip | more than a plain loop | clips/s |\n'
+    '| pixels, read by | CPU ms a clip | more than plain loops | clips/s |\n'
     '|---|---|---|---|'
   )
   for name, spent in runs.items():
-    plain = runs[f'{name.split(",")[0]}, a plain loop']
+    pixels, way = name.split(', ')
+    plain = runs[f'{pixels}, {_LOADERS[way][2]}']
     more = statistics.median(
       a[0] - b[0] for a, b in zip(spent, plain, strict=True)
     )
