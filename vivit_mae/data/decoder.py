@@ -107,6 +107,8 @@ class Decoder:
     if self._by_time is None:
       for i, frame in enumerate(self._frames or self._decode_shown()):
         sink.put(i, frame)
+      if sink.missing:  # it changed while it was read
+        raise VideoError('corrupt', self._file.name, 'frames are lost')
       return
     # As above: frames that do not come this way are sought by the slow one.
     with contextlib.suppress(av.error.FFmpegError):
