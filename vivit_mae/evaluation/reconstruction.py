@@ -236,7 +236,9 @@ class Evaluator:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     ):
-      yield {name: batch[name] for name in ('video', 'index')}
+      # 'to_rgb' comes with pixels that are not RGB yet.
+      names = ('video', 'to_rgb', 'index')
+      yield {name: batch[name] for name in names if name in batch}
 
   def _folder(self, step: int) -> epath.Path:
     return self.workdir / 'reconstructions' / f'step_{step:08d}'

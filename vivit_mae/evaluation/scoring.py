@@ -119,7 +119,9 @@ def gather(
 
 def _flat(batch: Batch) -> dict[str, np.ndarray]:
   """A batch without nested labels, with the numbers of its views."""
-  flat = {name: batch[name] for name in ('video', 'index', 'valid')}
+  # 'to_rgb' comes with pixels that are not RGB yet.
+  names = ('video', 'to_rgb', 'index', 'valid')
+  flat = {name: batch[name] for name in names if name in batch}
   flat['view'] = batch.get('view', np.zeros_like(batch['index']))
   labels = batch.get('label', {})
   if not isinstance(labels, Mapping):
