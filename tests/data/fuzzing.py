@@ -241,9 +241,9 @@ def _compare(seed, video, info, read) -> Outcome:
   concealed = False
   with av.open(io.BytesIO(video), 'r', metadata_errors='replace') as opened:
     stream: Any = opened.streams.best('video')
-    # A fault in the sound is none of the pictures'.
+    # A fault in the sound of an MP4 is none of the pictures'.
     for other in opened.streams:
-      if other.index != stream.index:
+      if 'mp4' in opened.format.name and other.index != stream.index:
         other.discard = av.stream.Discard.all
     # Threads mend what is damaged in other ways.
     stream.thread_type, stream.codec_context.thread_count = 'NONE', 1
