@@ -10,11 +10,12 @@ import itertools
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from typing import Any
+
+from vivit_mae.data import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Pool:
       args=(self._function, theirs, os.getpid()),
       daemon=True,
     )
-    with _without_ctrl_c():
+    with processes.without_ctrl_c():
       process.start()
     theirs.close()
     worker = _Worker(process, ours)
@@ -204,13 +205,7 @@ def _work(
 ) -> None:
   """Does jobs until the pipe is closed, and no longer than the parent lives."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-  def watch():
-    while os.getppid() == parent:
-      time.sleep(1)
-    os._exit(1)  # one that hangs would not notice the pipe
-
-  threading.Thread(target=watch, name='parent-watch', daemon=True).start()
+  processes.end_with(parent)
   pipe.send(None)
   while True:
     try:
@@ -222,18 +217,3 @@ def _work(
     except Exception as error:
       result = Failure('crashed', f'{type(error).__name__}: {error}')
     pipe.send(result)
-
-
-@contextlib.contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-  """Starts processes deaf to Ctrl-C, which is for the caller to act on."""
-  if not hasattr(signal, 'pthread_sigmask'):
-    yield  # Windows
-    return
-  # The tracker, which the first process starts otherwise, lets it through.
-  resource_tracker.ensure_running()
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-  try:
-    yield
-  finally:
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)

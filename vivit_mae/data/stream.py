@@ -1,20 +1,17 @@
 """Batches read by Grain, in this process or in workers that may end."""
 
-import contextlib
 import dataclasses
 import functools
 import os
-import signal
 import weakref
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from vivit_mae.data import workers
+from vivit_mae.data import processes, workers
 from vivit_mae.data.clip_options import ClipOptions
 from vivit_mae.data.loading import Loader
 from vivit_mae.data.views import ViewLoader
@@ -87,7 +84,7 @@ class Stream(Iterator[dict[str, Any]]):
     self._held.append(iter(self._open(board)))
     if board is not None:
       self._held.append(board)
-    with _without_ctrl_c():
+    with processes.without_ctrl_c():
       return next(self._held[0])  # starts the workers
 
   def _open(self, board: workers.Board | None) -> grain.IterDataset:
@@ -164,23 +161,3 @@ def _owned(batch: dict[str, Any]) -> dict[str, Any]:
     else value
     for key, value in batch.items()
   }
-
-
-@contextlib.contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-  """Holds Ctrl-C back, here and in the processes that are started meanwhile.
-
-  A worker ignores it from `workers.start` on, but until it gets there would end
-  with a traceback.
-  """
-  if not hasattr(signal, 'pthread_sigmask'):
-    yield  # Windows
-    return
-  # The tracker of shared memory, which the first of them starts otherwise,
-  # lets Ctrl-C through again once it runs.
-  resource_tracker.ensure_running()
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-  try:
-    yield
-  finally:
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)

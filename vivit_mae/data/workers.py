@@ -14,13 +14,13 @@ import os
 import re
 import signal
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import shared_memory
 
 import cv2
 
+from vivit_mae.data import processes
 from vivit_mae.data.video import VideoError
 
 _log = logging.getLogger(__name__)
@@ -127,8 +127,7 @@ def start(
   leave a stack trace on stderr.
 
   Args:
-    parent: The process that must stay alive. One that is killed can't stop its
-      workers, so they look for themselves, every second.
+    parent: The process that must stay alive.
     board: Where this worker notes what it does.
     timeout: Seconds until it ends itself because of one video; 0 = never.
     worker: Number of this worker.
@@ -141,13 +140,7 @@ def start(
   cv2.setNumThreads(1)
   board.put(worker, Entry(os.getpid()))
   _here = _Here(board, worker, timeout)
-
-  def watch():
-    while os.getppid() == parent:
-      time.sleep(1)
-    os._exit(1)
-
-  threading.Thread(target=watch, name='parent-watch', daemon=True).start()
+  processes.end_with(parent)
 
 
 @contextlib.contextmanager
