@@ -14,7 +14,6 @@ from vivit_mae.data import (
   datasets,
   frame_folders,
   inspection,
-  layouts,
   picture_files,
   record_files,
   scan,
@@ -22,7 +21,7 @@ from vivit_mae.data import (
 from vivit_mae.data.inspection import Finding
 from vivit_mae.data.listing import Example
 from vivit_mae.data.overview import Overview, summarise
-from vivit_mae.tools import check_text, dataset_prepare
+from vivit_mae.tools import check_text, sources
 from vivit_mae.tools.check_text import Collection
 
 # Exit status with --strict where a video is broken.
@@ -52,41 +51,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
       'a prepared dataset, or a single video'
     ),
   )
-  add(
-    '--csv',
-    metavar='FILE',
-    help='list of the videos; its relative paths then start from path',
-  )
-  add(
-    '--layout',
-    choices=tuple(layouts.LAYOUTS),
-    metavar='NAME',
-    help=(
-      'path is a public dataset as its owners publish it: '
-      f'{", ".join(layouts.LAYOUTS)}'
-    ),
-  )
-  add(
-    '--official_split',
-    type=int,
-    metavar='N',
-    help='which one, where a layout has several (default: 1)',
-  )
-  add(
-    '--source',
-    choices=('frames', 'tfds', 'dmvr'),
-    help=(
-      'frames: path is a folder of folders, or tar files, of pictures; tfds: a '
-      "dataset that TFDS prepared; dmvr: Scenic's TFRecords"
-    ),
-  )
-  add(
-    '--fps',
-    type=float,
-    default=30.0,
-    metavar='N',
-    help='pictures per second, where videos are pictures (default: 30)',
-  )
+  sources.add_kinds(parser, 'path')
   add(
     '--unlabelled',
     nargs='+',
@@ -247,7 +212,7 @@ def collect(
     listing = frame_folders.read_frame_folders(path, unlabelled)
   else:
     video_of = picture_files.open_if_pictures
-    listing = dataset_prepare.read_sources(
+    listing = sources.read_sources(
       path, csv, unlabelled, layout, official_split
     )
   return Collection(

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 
-from vivit_mae.data import beam, layouts, reencode, writer
+from vivit_mae.data import beam, reencode, writer
 from vivit_mae.data.frames import Frames
 from vivit_mae.data.listing import Example
 from vivit_mae.data.shards import CHECKS
@@ -37,44 +37,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     ),
   )
   add('--out', required=True, metavar='DIR', help='where to write the dataset')
-  add(
-    '--csv',
-    metavar='FILE',
-    help='list of the videos; its relative paths then start from src',
-  )
-  add(
-    '--layout',
-    choices=tuple(layouts.LAYOUTS),
-    metavar='NAME',
-    help=(
-      'src is a public dataset as its owners publish it: '
-      f'{", ".join(layouts.LAYOUTS)}'
-    ),
-  )
-  add(
-    '--official_split',
-    type=int,
-    metavar='N',
-    help='which one, where a layout has several (default: 1)',
-  )
-  add(
-    '--source',
-    choices=sources.KINDS,
-    help=(
-      'frames: src is a folder of folders, or tar files, of pictures; tfds: a '
-      "dataset that TFDS prepared; dmvr: Scenic's TFRecords"
-    ),
-  )
-  add(
-    '--fps',
-    type=float,
-    default=30.0,
-    metavar='RATE',
-    help=(
-      'pictures per second of videos that are stored as pictures, where the '
-      'data does not say (default: 30)'
-    ),
-  )
+  sources.add_kinds(parser, 'src')
   add(
     '--split',
     nargs='+',

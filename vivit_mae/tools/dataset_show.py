@@ -18,7 +18,6 @@ from vivit_mae.data import (
   datasets,
   decode,
   labels,
-  layouts,
   lists,
   loading,
   pipeline,
@@ -26,7 +25,7 @@ from vivit_mae.data import (
 from vivit_mae.data.datasets import Source
 from vivit_mae.data.labels import ClassNames
 from vivit_mae.data.listing import Example
-from vivit_mae.tools import check_text, contact_sheet
+from vivit_mae.tools import check_text, contact_sheet, sources
 
 _COLUMNS = 8
 _SEPARATOR = '   |   '
@@ -64,15 +63,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     metavar='FILE',
     help='experiment, such as configs/k400_mae.py:L (default: the defaults)',
   )
-  add(
-    '--layout',
-    choices=tuple(layouts.LAYOUTS),
-    metavar='NAME',
-    help=(
-      'path is a public dataset as its owners publish it: '
-      f'{", ".join(layouts.LAYOUTS)}'
-    ),
-  )
+  sources.add_layout(parser, 'path')
   add('--split', metavar='NAME', help="which videos (default: the config's)")
   add(
     '--videos',

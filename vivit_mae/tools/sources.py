@@ -1,5 +1,6 @@
 """What `dataset prepare` reads: files that are listed, or records."""
 
+import argparse
 import dataclasses
 import hashlib
 import json
@@ -55,6 +56,59 @@ class Videos:
   shards: dict[str, int]
   fingerprint: str | None = None
   left_out: Sequence[str] = ()
+
+
+def add_layout(parser: argparse.ArgumentParser, path: str) -> None:
+  """Adds the option that says that a path is a public dataset.
+
+  Args:
+    parser: Of a command.
+    path: What the command calls the path.
+  """
+  parser.add_argument(
+    '--layout',
+    choices=tuple(layouts.LAYOUTS),
+    metavar='NAME',
+    help=(
+      f'{path} is a public dataset as its owners publish it: '
+      f'{", ".join(layouts.LAYOUTS)}'
+    ),
+  )
+
+
+def add_kinds(parser: argparse.ArgumentParser, path: str) -> None:
+  """Adds the options that say more of what a path is; see `add_layout`."""
+  add = parser.add_argument
+  add(
+    '--csv',
+    metavar='FILE',
+    help=f'list of the videos; its relative paths then start from {path}',
+  )
+  add_layout(parser, path)
+  add(
+    '--official_split',
+    type=int,
+    metavar='N',
+    help='which one, where a layout has several (default: 1)',
+  )
+  add(
+    '--source',
+    choices=KINDS,
+    help=(
+      f'frames: {path} is a folder of folders, or tar files, of pictures; '
+      "tfds: a dataset that TFDS prepared; dmvr: Scenic's TFRecords"
+    ),
+  )
+  add(
+    '--fps',
+    type=float,
+    default=30.0,
+    metavar='RATE',
+    help=(
+      'pictures per second of videos that are stored as pictures, where the '
+      'data does not say (default: 30)'
+    ),
+  )
 
 
 def read_sources(
