@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.data import clips
-from vivit_mae.data import container, decode, transforms
+from vivit_mae.data import decode, packets, transforms
 
 _BROKEN = {
   'mdx_10byte_broken.gif': 'truncated',
@@ -188,7 +188,7 @@ def test_generated_files_are_exact(options: dict[str, Any], keep, monkeypatch):
     options = {**options, 'time_base': Fraction(1, 25), 'pts': range(60)}
   video = clips.encode(**options)
   if not keep:
-    monkeypatch.setattr(container, 'KEEP_BYTES', 0)
+    monkeypatch.setattr(packets, 'KEEP_BYTES', 0)
   for seed in range(3):
     _assert_exact(video, seed)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.data import clips, exact_frames
-from vivit_mae.data import container, decode, orientation
+from vivit_mae.data import container, decode, matroska, mp4, packets
 
 _MAKES: dict[str, dict[str, Any]] = {
   'mp4': {'g': '12'},
@@ -43,7 +43,7 @@ def test_frames_of_a_segment_are_those_of_its_time(make, keep, monkeypatch):
   ticks = [round(i / 25 / options['time_base']) for i in range(100)]
   video = clips.encode(n=100, pts=ticks, **options)
   if not keep:
-    monkeypatch.setattr(container, 'KEEP_BYTES', 0)
+    monkeypatch.setattr(packets, 'KEEP_BYTES', 0)
   whole, _ = _read(video)
   # Frames are 1/25 s apart; a segment ends before its end.
   for start, stop in ((0, 1), (0.3, 0.5), (1.99, 2.61), (3.5, 9), (0, 4)):
@@ -59,10 +59,11 @@ def test_frames_of_a_segment_are_those_of_its_time(make, keep, monkeypatch):
 def test_only_what_a_segment_needs_is_read():
   video = clips.encode(n=400, size=(32, 32), g='10')
   with container.VideoFile(video, '', (12.0, 12.4)) as file:
-    assert file.order is not None
-    assert len(file.order) == 10
-    # A second before it, for safety, and up to a group more.
-    assert len(file.pts) < 60
+    listed = packets.read(file)
+  assert listed.order is not None
+  assert len(listed.order) == 10
+  # A second before it, for safety, and up to a group more.
+  assert len(listed.pts) < 60
 
 
 def test_a_segment_behind_the_end_is_refused():
@@ -82,7 +83,7 @@ def test_a_header_that_hides_a_rotation_is_found_out(
   path = shared_videos / 'awkward' / 'decord_video_90.mov'
   upright, info = _read(path)
   assert info.rotation == 90
-  monkeypatch.setattr(orientation, 'is_upright', lambda source, kind: True)
+  monkeypatch.setattr(mp4, 'is_upright', lambda header: True)
   again, info = _read(path)
   assert info.rotation == 90
   np.testing.assert_array_equal(again, upright)
@@ -93,18 +94,29 @@ def test_upright_videos_are_known_by_their_header(kind, tmp_path):
   options: dict[str, Any] = {'n': 3, 'kind': kind}
   if kind == 'matroska':
     options['time_base'] = clips.MILLISECOND
-  family = 'matroska' if kind == 'matroska' else 'mp4'
-  video = clips.encode(**options)
-  path = tmp_path / 'video'
-  path.write_bytes(video)
-  assert orientation.is_upright(video, family)
-  assert orientation.is_upright(str(path), family)
-  assert not orientation.is_upright(video[:40], family)
   turned = clips.encode(**options, rotation=90)
-  if decode.probe(turned).rotation:
-    assert not orientation.is_upright(turned, family)
-  else:
-    assert kind == 'matroska'  # FFmpeg writes no such element there
+  path = tmp_path / 'video'
+  path.write_bytes(clips.encode(**options))
+  for source in (path, path.read_bytes()):
+    with container.VideoFile(source, '') as file:
+      assert file.is_upright()
+  with container.VideoFile(turned, '') as file:
+    assert not file.is_upright()
+
+
+def test_headers_that_are_not_whole_are_not_relied_on():
+  for kind, module in (('mp4', mp4), ('matroska', matroska)):
+    options: dict[str, Any] = {}
+    if module is matroska:
+      options['time_base'] = clips.MILLISECOND
+    video = clips.encode(3, kind=kind, **options)
+    if module is mp4:
+      header = mp4.read_header(lambda at, size: video[at : at + size])
+    else:
+      header = video
+    assert module.is_upright(header)
+    assert not module.is_upright(b'')
+    assert not module.is_upright(header[:40])
 
 
 def test_times_that_cannot_be_true_are_not_relied_on():

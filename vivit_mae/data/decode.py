@@ -2,9 +2,10 @@
 
 The frames of a video are those that decoding it from the first packet to the
 last gives, in the order they are shown; frame i is the i-th of them. Reading a
-few of them is made cheap, never approximate: the packets are listed first, so
-that decoding starts at the nearest key frame, and frames that nobody asked for
-and no other frame refers to are skipped. Where a container's timestamps cannot
+few of them is made cheap, never approximate: the packets are listed first, by
+the file's tables where these can be checked, so that decoding starts at the
+nearest key frame, and frames that nobody asked for and no other frame refers to
+are skipped. Where a container's timestamps cannot
 carry that, or a frame fails to appear, the video is decoded from its start.
 
 Colours follow the file's tags (untagged: BT.601, limited range), rotation tags
@@ -23,7 +24,7 @@ import av.error
 import numpy as np
 from jaxtyping import UInt8
 
-from vivit_mae.data import container, frames
+from vivit_mae.data import container, frames, packets
 from vivit_mae.data import decoder as decoder_lib
 from vivit_mae.data import pixels as pixels_lib
 from vivit_mae.data.video import PIXELS, Clip, VideoError, VideoInfo
@@ -105,20 +106,23 @@ def read_clips(
   """
   if isinstance(source, frames.Frames):
     return frames.read_clips(source, plan, name, segment)
-  with container.VideoFile(source, name, segment, CLIP_SECONDS) as file:
-    trust: tuple[str, ...] = ('header', 'times')
-    while True:
-      decoder = decoder_lib.Decoder(file, trust)
-      sink = pixels_lib.Sink(plan(decoder.info), decoder.info)
-      try:
+  file = container.VideoFile(source, name, segment, CLIP_SECONDS)
+  trust: tuple[str, ...] = ('header', 'times')
+  if segment is None:  # which needs less than the tables list
+    trust = ('tables', *trust)
+  while True:
+    try:
+      with file:
+        decoder = decoder_lib.Decoder(file, trust)
+        sink = pixels_lib.Sink(plan(decoder.info), decoder.info)
         decoder.emit(sink)
         return sink.clips
-      except decoder_lib.DeceivedError as error:
-        trust = error.left
-      except av.error.FFmpegError as error:
-        # Not of decoding, but of making RGB: YCgCo, for one.
-        reason = container.reason(error)
-        raise VideoError('unsupported', file.name, reason) from None
+    except packets.DeceivedError as error:
+      trust = error.left
+    except av.error.FFmpegError as error:
+      # Not of decoding, but of making RGB: YCgCo, for one.
+      reason = container.reason(error)
+      raise VideoError('unsupported', file.name, reason) from None
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import bisect
 import contextlib
-import dataclasses
 import itertools
 import math
 from collections.abc import Collection, Iterator, Sequence
@@ -10,24 +9,14 @@ from collections.abc import Collection, Iterator, Sequence
 import av
 import av.error
 
-from vivit_mae.data import colour, container
+from vivit_mae.data import colour, container, tables
+from vivit_mae.data import packets as packets_lib
 from vivit_mae.data import pixels as pixels_lib
+from vivit_mae.data.packets import DeceivedError, Looks
 from vivit_mae.data.video import Timing, VideoError, VideoInfo
 
 # What FFmpeg fills in from other frames it only marks.
 _INCOMPLETE = 'a frame is incomplete'
-
-
-class DeceivedError(Exception):
-  """What was trusted turned out to be wrong.
-
-  Attributes:
-    left: What may still be trusted.
-  """
-
-  def __init__(self, *left: str):
-    super().__init__()
-    self.left = left
 
 
 class Decoder:
@@ -43,24 +32,32 @@ class Decoder:
     Args:
       file: The file.
       trust: 'times': that packets' times tell the frames, where they may;
-        'header': also, that it says how these look.
+        'header': also, that it says how these look; 'tables': also, that its
+        tables say which packets it has.
+
+    Raises:
+      VideoError: it can't be read.
+      DeceivedError: something was trusted, and wrongly so.
     """
     self._file = file
+    found = tables.read(file) if 'tables' in trust else None
+    self._packets = found or packets_lib.read(file)
     self._frames: list[av.VideoFrame] | None = None
     self._by_time: dict[int, int] | None = None
     # What the header says of the frames, until one has shown it.
-    self._unproven: _Looks | None = None
-    if file.order and 'times' in trust:
+    self._unproven: Looks | None = None
+    if self._packets.order and 'times' in trust:
       self._read_settings()
-      looks = _header_looks(file) if 'header' in trust else None
+      looks = self._packets.looks if 'header' in trust else None
       self._unproven = looks
       if looks is None:
         # An error only means that the slow way must be taken.
         with contextlib.suppress(av.error.FFmpegError):
           first = next(self._decode_needed([0]), None)
-          looks = _Looks.of(first) if first else None
+          looks = Looks.of(first) if first else None
       if looks is not None:
-        self._by_time = {file.pts[j]: i for i, j in enumerate(file.order)}
+        pts = self._packets.pts
+        self._by_time = {pts[j]: i for i, j in enumerate(self._packets.order)}
         self.info = self._describe(looks, list(self._by_time))
         return
     self._list_frames()
@@ -71,10 +68,10 @@ class Decoder:
     The encoder's name and version, for one, of which some are known to have
     written what has to be read in another way.
     """
-    decoder = self._file.decoder
+    decoder = self._packets.decoder
     decoder.skip_frame = 'ALL'
     with contextlib.suppress(av.error.FFmpegError):
-      decoder.decode(self._file.first)
+      decoder.decode(self._packets.first)
 
   def _list_frames(self) -> None:
     """Finds out by decoding which frames there are, and keeps a few."""
@@ -85,7 +82,7 @@ class Decoder:
     for frame in self._decode_shown(faults):
       ticks.append(frame.pts)
       size += frame.width * frame.height * 3
-      if size <= container.KEEP_BYTES or not kept:
+      if size <= packets_lib.KEEP_BYTES or not kept:
         kept.append(frame)
       elif len(kept) > 1:
         del kept[1:]  # decoded again, rather than kept
@@ -95,7 +92,7 @@ class Decoder:
         detail = 'not one in the segment that is asked for'
       raise VideoError('no_frames', file.name, detail)
     self._frames = kept if len(kept) == len(ticks) else None
-    self.info = self._describe(_Looks.of(kept[0]), ticks)
+    self.info = self._describe(Looks.of(kept[0]), ticks)
 
   def emit(self, sink: pixels_lib.Sink) -> None:
     """Decodes what a sink wants.
@@ -133,7 +130,7 @@ class Decoder:
     i = self._rank(frame)
     if i in sink.missing:
       if self._unproven is not None:
-        if _Looks.of(frame) != self._unproven:
+        if Looks.of(frame) != self._unproven:
           raise DeceivedError('times')
         self._unproven = None
       sink.put(i, frame)
@@ -208,15 +205,10 @@ class Decoder:
       return -1
     return self._by_time.get(frame.pts, -1)
 
-  def _describe(
-    self, looks: '_Looks', ticks: Sequence[int | None]
-  ) -> VideoInfo:
+  def _describe(self, looks: Looks, ticks: Sequence[int | None]) -> VideoInfo:
     """Gathers the properties from one frame and the times of all."""
-    stream = self._file.stream
-    rate = stream.average_rate or stream.guessed_rate
-    timing = Timing.of(
-      ticks, float(stream.time_base or 1), float(rate) if rate else None
-    )
+    listed = self._packets
+    timing = Timing.of(ticks, float(listed.tick), listed.rate)
     width, height = looks.width, looks.height
     if looks.rotation in (90, 270):
       width, height = height, width
@@ -229,7 +221,7 @@ class Decoder:
       width=width,
       height=height,
       rotation=looks.rotation,
-      codec=self._file.decoder.name,
+      codec=listed.decoder.name,
       pixel_format=looks.format,
       to_rgb=to_rgb,
       **vars(timing),
@@ -237,20 +229,20 @@ class Decoder:
 
   def _decode_needed(self, wanted: Collection[int]) -> Iterator[av.VideoFrame]:
     """Decodes the wanted frames, and those that they refer to."""
-    file = self._file
-    assert file.order is not None
-    needed = {file.order[i] for i in wanted}
-    keys = [j for j, is_key in enumerate(file.is_key) if is_key]
+    listed = self._packets
+    assert listed.order is not None
+    needed = {listed.order[i] for i in wanted}
+    keys = [j for j, is_key in enumerate(listed.is_key) if is_key]
     runs: list[tuple[int, int]] = []  # first and last packet of each
     for j in sorted(needed):
       k = bisect.bisect_right(keys, j) - 1
-      if file.pts[j] < file.pts[keys[k]] and k > 0:
+      if listed.pts[j] < listed.pts[keys[k]] and k > 0:
         k -= 1  # shown before its key frame: it refers to the group before too
       if runs and keys[k] <= runs[-1][1] + 1:
         runs[-1] = (runs[-1][0], j)
       else:
         runs.append((keys[k], j))
-    with contextlib.closing(file.runs(runs)) as packets:
+    with contextlib.closing(listed.runs(runs)) as packets:
       for run in packets:
         yield from self._decode_run(run, needed)
 
@@ -260,7 +252,7 @@ class Decoder:
     needed: Collection[int],
   ) -> Iterator[av.VideoFrame]:
     """Decodes packets of which the first is a key frame."""
-    decoder = self._file.decoder
+    decoder = self._packets.decoder
     if decoder.is_open:
       decoder.flush_buffers()
     skip = None
@@ -316,50 +308,3 @@ def _in_order(frames_: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
       raise DeceivedError
     last = frame.pts
     yield frame
-
-
-@dataclasses.dataclass(frozen=True)
-class _Looks:
-  """How the stored frames of a video look, and are to be shown.
-
-  Attributes:
-    width: Columns.
-    height: Rows.
-    rotation: Degrees (0, 90, 180, 270) to turn them clockwise.
-    format: FFmpeg's name of the pixels' format.
-    matrix: FFmpeg's number of the colour space.
-    colour_range: FFmpeg's number of the range.
-  """
-
-  width: int
-  height: int
-  rotation: int
-  format: str
-  matrix: int
-  colour_range: int
-
-  @classmethod
-  def of(cls, frame: av.VideoFrame) -> '_Looks':
-    return cls(
-      width=frame.width,
-      height=frame.height,
-      rotation=round(-frame.rotation / 90) * 90 % 360,
-      format=frame.format.name,
-      matrix=int(frame.colorspace),
-      colour_range=int(frame.color_range),
-    )
-
-
-def _header_looks(file: container.VideoFile) -> _Looks | None:
-  """What the header says of the frames; None where that is not enough."""
-  decoder = file.decoder
-  if not (decoder.pix_fmt and decoder.width and file.is_upright()):
-    return None
-  return _Looks(
-    width=decoder.width,
-    height=decoder.height,
-    rotation=0,
-    format=decoder.pix_fmt,
-    matrix=int(decoder.colorspace),
-    colour_range=int(decoder.color_range),
-  )

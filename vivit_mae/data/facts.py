@@ -217,7 +217,8 @@ def _every_frame(info: VideoInfo) -> list[decode.Clip]:
 
 def _read_header(video: bytes | str, name: str) -> Header:
   """What the header says; raises VideoError."""
-  with container.VideoFile(video, name).open() as (opened, stream):
+  with container.VideoFile(video, name) as file:
+    opened, stream = file.container, file.stream
     rate = stream.average_rate or stream.guessed_rate
     pictures = [
       s

@@ -11,7 +11,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from vivit_mae.data import processes, workers
+from vivit_mae.data import handover, processes, workers
 from vivit_mae.data.clip_options import ClipOptions
 from vivit_mae.data.loading import Loader
 from vivit_mae.data.views import ViewLoader
@@ -50,7 +50,8 @@ class Stream(Iterator[dict[str, Any]]):
     self._options = options
     self._blame = workers.Blame(loader.source.name, options.video_timeout)
     self._done = 0
-    # Grain's iterator and, with workers, their board; empty while closed.
+    # Grain's iterator and, with workers, their board and slots; empty while
+    # closed.
     self._held: list[Any] = []
     # For those who forget to close: Grain's iterators end badly with Python.
     weakref.finalize(self, _close, self._held)
@@ -69,7 +70,7 @@ class Stream(Iterator[dict[str, Any]]):
         continue
       self._done += 1
       self._blame.calm()
-      return _owned(batch)
+      return {key: self._owned(value) for key, value in batch.items()}
 
   @property
   def _board(self) -> workers.Board | None:
@@ -78,20 +79,34 @@ class Stream(Iterator[dict[str, Any]]):
   def _read(self) -> dict[str, Any]:
     if self._held:
       return next(self._held[0])
-    board = None
+    board = slots = None
     if self._options.num_workers:
       board = workers.Board(self._options.num_workers)
-    self._held.append(iter(self._open(board)))
-    if board is not None:
-      self._held.append(board)
+      # One that is filled, those that wait, and one that is copied.
+      slots = handover.Handover(
+        self._options.num_workers, self._options.read_buffer + _QUEUE + 1
+      )
+    self._held.append(iter(self._open(board, slots)))
+    self._held += [held for held in (board, slots) if held is not None]
     with processes.without_ctrl_c():
       return next(self._held[0])  # starts the workers
 
-  def _open(self, board: workers.Board | None) -> grain.IterDataset:
+  def _owned(self, value: Any) -> Any:
+    """Copies what came from a worker, in memory that is shared with it."""
+    if isinstance(value, handover.Lent):
+      return self._held[2].take(value)
+    # Such an array that is still alive when Python ends makes it print errors.
+    if type(value) is not np.ndarray and isinstance(value, np.ndarray):
+      return np.array(value)
+    return value
+
+  def _open(
+    self, board: workers.Board | None, slots: handover.Handover | None
+  ) -> grain.IterDataset:
     """Grain's stream, from the batch that is due."""
     options = self._options
     loader = dataclasses.replace(self._loader, refused=dict(self._blame.videos))
-    batches = self._rows[self._done :].map(_Load(loader, self._share))
+    batches = self._rows[self._done :].map(_Load(loader, self._share, slots))
     stream = batches.to_iter_dataset(
       grain.ReadOptions(num_threads=1, prefetch_buffer_size=options.read_buffer)
     )
@@ -141,23 +156,19 @@ def _close(held: list[Any]) -> None:
 class _Load:
   """Loads this process's rows of a batch. Picklable."""
 
-  def __init__(self, loader: Loader | ViewLoader, share: slice):
+  def __init__(
+    self,
+    loader: Loader | ViewLoader,
+    share: slice,
+    slots: handover.Handover | None,
+  ):
     self._loader = loader
     self._share = share
+    self._slots = slots
 
   def __call__(self, rows: np.ndarray) -> dict[str, Any]:
-    return self._loader(rows[self._share])
-
-
-def _owned(batch: dict[str, Any]) -> dict[str, Any]:
-  """Copies arrays that came from workers.
-
-  Those lie in memory that is shared with the workers. One that is still alive
-  when Python ends makes it print errors.
-  """
-  return {
-    key: np.array(value)
-    if type(value) is not np.ndarray and isinstance(value, np.ndarray)
-    else value
-    for key, value in batch.items()
-  }
+    batch = self._loader(rows[self._share])
+    worker = workers.number()
+    if self._slots is None or worker is None:
+      return batch
+    return {k: self._slots.lend(worker, v) for k, v in batch.items()}

@@ -143,6 +143,11 @@ def start(
   processes.end_with(parent)
 
 
+def number() -> int | None:
+  """Which worker this process is; None if it is none."""
+  return None if _here is None else _here.worker
+
+
 @contextlib.contextmanager
 def reading(index: int) -> Iterator[Callable[[str], None]]:
   """Notes that this process reads a video inside, if it is a worker.
