@@ -1,6 +1,7 @@
 """Small videos of every make, for tests."""
 
 import io
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import cast
@@ -20,15 +21,18 @@ def encode(
   time_base: Fraction = Fraction(1, 600),
   pixel_format: str = 'yuv420p',
   rotation: int = 0,
+  movflags: str = '',
   **options: str,
 ) -> bytes:
   """A moving texture; each frame has its number written into its pixels."""
   height, width = size
   y, x = np.mgrid[:height, :width]
-  buffer = io.BytesIO()
   # The same frames give the same bytes.
-  exact = {'fflags': '+bitexact'}
-  with av.open(buffer, 'w', format=kind, options=exact) as opened:
+  exact = {'fflags': '+bitexact'} | ({'movflags': movflags} if movflags else {})
+  with (
+    tempfile.NamedTemporaryFile() as file,
+    av.open(file.name, 'w', format=kind, options=exact) as opened,
+  ):
     stream = cast(
       av.VideoStream, opened.add_stream(codec, rate=25, options=options)
     )
@@ -45,7 +49,8 @@ def encode(
       frame.time_base = time_base
       opened.mux(stream.encode(frame))
     opened.mux(stream.encode(None))
-  return buffer.getvalue()
+    opened.close()
+    return file.read()
 
 
 def cut_at_second_key(video: bytes) -> bytes:

@@ -111,7 +111,7 @@ def test_headers_that_are_not_whole_are_not_relied_on():
       options['time_base'] = clips.MILLISECOND
     video = clips.encode(3, kind=kind, **options)
     if module is mp4:
-      header = mp4.read_header(lambda at, size: video[at : at + size])
+      header = mp4.read_header(lambda at, size, v=video: v[at : at + size])
     else:
       header = video
     assert module.is_upright(header)

@@ -232,9 +232,14 @@ def _check_edits(
   if b'edts' not in track:
     return
   start, _ = _only(_boxes(header, _only(track, b'edts')), b'elst')
-  form = '>IQqI' if header[start : start + 1] == b'\1' else '>IIiI'
-  count, length, begin, rate = struct.unpack_from(form, header, start + 4)
-  _expect(count == 1 and rate == 1 << 16)
+  form = '>QqI' if header[start : start + 1] == b'\1' else '>IiI'
+  (count,) = struct.unpack_from('>I', header, start + 4)
+  _expect(count in (1, 2))
+  *waits, (length, begin, rate) = (
+    struct.unpack_from(form, header, start + 8 + k * struct.calcsize(form))
+    for k in range(count)
+  )
+  _expect(all(begins == -1 for _, begins, _ in waits) and rate == 1 << 16)
   end = begin + int(length * ticks)
   _expect(0 <= begin <= pts.min() and pts.max() < end)
   # FFmpeg ends at a key frame that reaches the end.
