@@ -83,7 +83,7 @@ def test_a_header_that_hides_a_rotation_is_found_out(
   path = shared_videos / 'awkward' / 'decord_video_90.mov'
   upright, info = _read(path)
   assert info.rotation == 90
-  monkeypatch.setattr(mp4, 'is_upright', lambda header: True)
+  monkeypatch.setattr(container.VideoFile, 'is_upright', lambda self: True)
   again, info = _read(path)
   assert info.rotation == 90
   np.testing.assert_array_equal(again, upright)

@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from vivit_mae.data import handover
+from vivit_mae.data import handover, workers
 
 _LARGE = np.arange(2**17, dtype=np.int16).reshape(2, -1)
 
@@ -61,11 +61,12 @@ def test_what_is_small_or_no_array_goes_its_usual_way(slots, what):
   assert slots.lend(0, what) is what
 
 
-def test_without_room_for_it_arrays_go_their_usual_way(slots, monkeypatch):
+def test_without_room_it_says_how_to_get_some(slots, monkeypatch):
   full = types.SimpleNamespace(free=_LARGE.nbytes)
   monkeypatch.setattr(shutil, 'disk_usage', lambda folder: full)
   monkeypatch.setattr(os.path, 'isdir', lambda folder: True)
-  assert slots.lend(0, _LARGE) is _LARGE
+  with pytest.raises(workers.WorkersError, match='--shm-size'):
+    slots.lend(0, _LARGE)
 
 
 def test_a_larger_array_than_before_goes_its_usual_way(slots):

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from vivit_mae.data import workers
+
 # Smaller arrays are not worth it.
 _MIN_BYTES = 2**16
 # Bytes before the array in a slot, the first of which tells whether it is in
@@ -67,6 +69,9 @@ class Handover:
     Returns:
       What `take` makes the array of; the array itself where it is small, no
       array, or no slot is free.
+
+    Raises:
+      WorkersError: there is no room for it.
     """
     if not isinstance(array, np.ndarray) or array.nbytes < _MIN_BYTES:
       return array
@@ -74,9 +79,7 @@ class Handover:
       name = self._name(worker, slot)
       memory = self._memories.get(name)
       if memory is None:
-        memory = _make(name, _HEADER + array.nbytes)
-        if memory is None:
-          return array
+        memory = self._make(name, _HEADER + array.nbytes)
         self._memories[name] = memory
       lent = Lent(name, array.shape, array.dtype)
       buffer = _buffer(memory)
@@ -113,14 +116,23 @@ class Handover:
   def _name(self, worker: int, slot: int) -> str:
     return f'{self._prefix}_{worker}_{slot}'
 
-
-def _make(name: str, size: int) -> shared_memory.SharedMemory | None:
-  """Memory of a size; None where there is not enough."""
-  # Too much would be given all the same, and end the process that writes to it.
-  limited = os.path.isdir(_FOLDER)
-  if limited and shutil.disk_usage(_FOLDER).free < size + _SPARE:
-    return None
-  return shared_memory.SharedMemory(name, create=True, size=size)
+  def _make(self, name: str, size: int) -> shared_memory.SharedMemory:
+    """Memory of a size."""
+    # More is given all the same, and ends the process that writes to it.
+    free = size + _SPARE
+    if os.path.isdir(_FOLDER):
+      free = shutil.disk_usage(_FOLDER).free
+    if free < size + _SPARE:
+      raise workers.WorkersError(
+        f'A data worker has no room to hand over a batch: it takes '
+        f'{size / 1e6:.0f} MB of shared memory, and {free / 1e6:.0f} MB are '
+        f'left in {_FOLDER}. Each of the {self._num_workers} workers needs up '
+        f'to {self._num_slots + 1} times that. A container is given more with '
+        '`docker run --shm-size=8g`; smaller batches, a smaller '
+        'data.read_buffer and fewer data.num_workers take less, '
+        'data.num_workers=0 none.'
+      )
+    return shared_memory.SharedMemory(name, create=True, size=size)
 
 
 def _view(memory: shared_memory.SharedMemory, lent: Lent) -> np.ndarray:

@@ -50,11 +50,10 @@ class Stream(Iterator[dict[str, Any]]):
     self._options = options
     self._blame = workers.Blame(loader.source.name, options.video_timeout)
     self._done = 0
-    # Grain's iterator and, with workers, their board and slots; empty while
-    # closed.
-    self._held: list[Any] = []
+    # What is open; none while the stream is closed.
+    self._opened: list[_Opened] = []
     # For those who forget to close: Grain's iterators end badly with Python.
-    weakref.finalize(self, _close, self._held)
+    weakref.finalize(self, _close, self._opened)
 
   def __next__(self) -> dict[str, Any]:
     while True:
@@ -74,11 +73,11 @@ class Stream(Iterator[dict[str, Any]]):
 
   @property
   def _board(self) -> workers.Board | None:
-    return self._held[1] if len(self._held) > 1 else None
+    return self._opened[0].board if self._opened else None
 
   def _read(self) -> dict[str, Any]:
-    if self._held:
-      return next(self._held[0])
+    if self._opened:
+      return next(self._opened[0].batches)
     board = slots = None
     if self._options.num_workers:
       board = workers.Board(self._options.num_workers)
@@ -86,15 +85,16 @@ class Stream(Iterator[dict[str, Any]]):
       slots = handover.Handover(
         self._options.num_workers, self._options.read_buffer + _QUEUE + 1
       )
-    self._held.append(iter(self._open(board, slots)))
-    self._held += [held for held in (board, slots) if held is not None]
+    batches = iter(self._open(board, slots))
+    self._opened.append(_Opened(batches, board, slots))
     with processes.without_ctrl_c():
-      return next(self._held[0])  # starts the workers
+      return next(batches)  # starts the workers
 
   def _owned(self, value: Any) -> Any:
     """Copies what came from a worker, in memory that is shared with it."""
-    if isinstance(value, handover.Lent):
-      return self._held[2].take(value)
+    slots = self._opened[0].slots
+    if slots is not None and isinstance(value, handover.Lent):
+      return slots.take(value)
     # Such an array that is still alive when Python ends makes it print errors.
     if type(value) is not np.ndarray and isinstance(value, np.ndarray):
       return np.array(value)
@@ -145,12 +145,24 @@ class Stream(Iterator[dict[str, Any]]):
 
   def close(self) -> None:
     """Stops the workers. The next batch would start new ones."""
-    _close(self._held)
+    _close(self._opened)
 
 
-def _close(held: list[Any]) -> None:
-  while held:
-    held.pop(0).close()
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+  """Grain's iterator and, with workers, what they share with this process."""
+
+  batches: Any
+  board: workers.Board | None
+  slots: handover.Handover | None
+
+
+def _close(opened: list[_Opened]) -> None:
+  while opened:
+    found = opened.pop()
+    for part in (found.batches, found.board, found.slots):
+      if part is not None:
+        part.close()
 
 
 class _Load:
@@ -169,6 +181,6 @@ class _Load:
   def __call__(self, rows: np.ndarray) -> dict[str, Any]:
     batch = self._loader(rows[self._share])
     worker = workers.number()
-    if self._slots is None or worker is None:
-      return batch
-    return {k: self._slots.lend(worker, v) for k, v in batch.items()}
+    if self._slots is not None and worker is not None:
+      batch['video'] = self._slots.lend(worker, batch['video'])
+    return batch

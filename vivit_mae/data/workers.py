@@ -31,8 +31,13 @@ _MAX_UNEXPLAINED = 3
 _CALM = 100
 
 # What others send, so that the video a worker reads may have no part in it. The
-# system itself sends SIGKILL when memory runs out.
-_FROM_OUTSIDE = (-signal.SIGTERM, -getattr(signal, 'SIGKILL', 9))
+# system itself sends SIGKILL when memory runs out, SIGBUS when shared memory
+# does.
+_FROM_OUTSIDE = (
+  -signal.SIGTERM,
+  -getattr(signal, 'SIGKILL', 9),
+  -getattr(signal, 'SIGBUS', 7),
+)
 
 # Process, row of the source, time, name. 255 bytes of a name are kept.
 _ENTRY = struct.Struct('=qqd256p')
@@ -279,8 +284,9 @@ class Blame:
       raise WorkersError(
         f'Data workers ended {self._unexplained} times in a row, the last by '
         f'{death.cause}, and no video explains it. SIGKILL comes from the '
-        'system when memory runs out: data.num_workers and data.read_buffer '
-        'decide how much is used. What else they said stands above.'
+        'system when memory runs out, SIGBUS when shared memory does '
+        '(/dev/shm): data.num_workers and data.read_buffer decide how much '
+        'is used. What else they said stands above.'
       )
     _log.warning('A data worker has ended (%s) and starts again', death.cause)
 
