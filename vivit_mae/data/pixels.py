@@ -31,10 +31,12 @@ class Sink:
     self._scaler = VideoReformatter()
     # One for each size, as it is prepared anew when the size changes.
     self._scalers: dict[tuple[int, ...], VideoReformatter] = {}
-    self._planar = is_planar(info.pixel_format, info.width, info.height)
+    planar = is_planar(info.pixel_format, info.width, info.height)
+    self._by_plane = [planar and c.pixels == 'yuv420' for c in clips]
     # What of each plane belongs to the clips that are made plane by plane.
     self._cuts = [
-      _cuts(c.box, info) if self._by_plane(c) else () for c in clips
+      _cuts(c.box, info) if by_plane else ()
+      for c, by_plane in zip(clips, self._by_plane, strict=True)
     ]
     self.clips = [np.empty(c.shape, np.uint8) for c in clips]
     self.missing: dict[int, list[tuple[int, int]]] = {}
@@ -51,21 +53,18 @@ class Sink:
     places = self.missing.pop(i, None)
     if places is None:
       return
-    plain = [p for p in places if not self._by_plane(self._plan[p[0]])]
-    if plain:
-      self._store(plain, self._rgb(frame), self._put_rgb)
-    if len(plain) < len(places):
-      by_plane = [p for p in places if self._by_plane(self._plan[p[0]])]
+    by_plane = [p for p in places if self._by_plane[p[0]]]
+    if by_plane:
       self._store(by_plane, self._planes(frame), self._put_planes)
+    if len(by_plane) < len(places):
+      plain = [p for p in places if not self._by_plane[p[0]]]
+      self._store(plain, self._rgb(frame), self._put_rgb)
 
   def put_rgb(self, i: int, picture: UInt8[np.ndarray, 'h w 3']) -> None:
     """Stores frame i, as `put` does, out of its RGB pixels as shown."""
     places = self.missing.pop(i, None)
     if places is not None:
       self._store(places, picture, self._put_rgb)
-
-  def _by_plane(self, clip: Clip) -> bool:
-    return clip.pixels == 'yuv420' and self._planar
 
   def _store(self, places, picture: Any, put: Any) -> None:
     """Puts a picture to its places; those of one clip are alike."""
@@ -84,16 +83,23 @@ class Sink:
     rgb: UInt8[np.ndarray, 'h w 3'],
   ) -> None:
     clip = self._plan[k]
+    planar = clip.pixels == 'yuv420'
     pixels = transforms.crop_and_resize(
-      rgb, clip.box, clip.size, flip=clip.flip, antialias=clip.antialias
+      rgb,
+      clip.box,
+      clip.size,
+      flip=clip.flip,
+      antialias=clip.antialias,
+      out=None if planar else target,
     )
-    if clip.pixels == 'yuv420':
+    if planar:
       frame = av.VideoFrame.from_ndarray(
         np.ascontiguousarray(pixels), format='rgb24'
       )
       frame = self._scaler.reformat(frame, format='yuv420p', threads=1)
       pixels = frame.to_ndarray()
-    target[...] = pixels
+    if pixels is not target:
+      target[...] = pixels
 
   def _put_planes(
     self, k: int, target: UInt8[np.ndarray, 'h w'], planes: Planes

@@ -262,6 +262,7 @@ def crop_and_resize(
   *,
   flip: bool = False,
   antialias: bool = True,
+  out: UInt8[np.ndarray, 'h2 w2 3'] | None = None,
 ) -> UInt8[np.ndarray, 'h2 w2 3']:
   """Cuts a box out of a frame, resizes it, and mirrors it if asked.
 
@@ -276,9 +277,11 @@ def crop_and_resize(
       align_corners=False: MAE-ST and fine-tuning). What shrinks to less than
       half is averaged all the same, by area: the frames of those recipes are
       stored small.
+    out: Where the result may be written, contiguous.
 
   Returns:
-    RGB pixels of the asked size, which may share memory with `frame`.
+    RGB pixels of the asked size, which may share memory with `frame`; `out`, if
+    they were written there.
 
   Raises:
     ValueError: the box does not lie in the frame.
@@ -288,7 +291,8 @@ def crop_and_resize(
     top, left, height, width = box
     frame = frame[top : top + height, left : left + width]
   if frame.shape[:2] != tuple(size):
-    frame = resize(np.ascontiguousarray(frame), size, antialias=antialias)
+    out = None if flip else out
+    frame = resize(frame, size, antialias=antialias, out=out)
   return frame[:, ::-1] if flip else frame
 
 
