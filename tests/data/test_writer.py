@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tests.data import tiny_videos
-from vivit_mae.data import datasets, lists, shards, writer
+from vivit_mae.data import datasets, lists, opening, writer
 from vivit_mae.data.listing import Example
 
 
@@ -71,8 +73,52 @@ def test_report_of_rejected_videos(videos, tmp_path):
   assert 'jump/broken.mp4' in rows[1][3]
 
 
+def _crash_at_one(job: opening.Job) -> opening.Record | opening.Refusal:
+  """As a fault in FFmpeg would."""
+  if job.example.id == 'run/2.mp4':
+    os.kill(os.getpid(), signal.SIGSEGV)
+  return _open_video(job)
+
+
+def _fail_at_one(job: opening.Job) -> opening.Record | opening.Refusal:
+  if job.example.id == 'run/2.mp4':
+    raise OSError('no space left')
+  return _open_video(job)
+
+
+_open_video = opening.open_video
+
+
+@pytest.mark.parametrize('num_threads', [1, 2])
+def test_a_video_that_crashes_ffmpeg_is_left_out(
+  videos, tmp_path, num_threads, monkeypatch
+):
+  monkeypatch.setattr(opening, 'open_video', _crash_at_one)
+  prepared = _write(
+    videos, tmp_path / 'out', isolated=True, num_threads=num_threads
+  )
+  assert prepared.counts == {'train': 6}
+  (crashed,) = (r for r in prepared.rejected if r.kind == 'crashed')
+  assert crashed.id == 'run/2.mp4'
+  assert 'SIGSEGV' in crashed.reason
+
+
+def test_what_is_no_fault_of_a_video_is_raised(videos, tmp_path, monkeypatch):
+  monkeypatch.setattr(opening, 'open_video', _fail_at_one)
+  with pytest.raises(OSError, match='no space left'):
+    _write(videos, tmp_path / 'out', isolated=True)
+  monkeypatch.undo()
+  assert _write(videos, tmp_path / 'out').counts == {'train': 7}
+
+
+def test_processes_of_their_own_change_nothing(videos, tmp_path):
+  _write(videos, tmp_path / 'a')
+  _write(videos, tmp_path / 'b', isolated=True, num_threads=2)
+  assert _content(tmp_path / 'a') == _content(tmp_path / 'b')
+
+
 def test_a_file_that_no_record_holds(videos, tmp_path, monkeypatch):
-  monkeypatch.setattr(shards, 'MAX_BYTES', 0)
+  monkeypatch.setattr(opening, 'MAX_BYTES', 0)
   with pytest.raises(ValueError, match=r'loose.mp4: too_large \(\d+ bytes'):
     _write(videos, tmp_path)
 

@@ -6,10 +6,13 @@ with one that hangs for ever.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
+import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection
@@ -190,6 +193,63 @@ class Pool:
     worker.process.close()
     worker.pipe.close()
     self._workers.remove(worker)
+
+
+class Calls:
+  """A function that is called in other processes; a context manager.
+
+  Several threads may call it at a time, each call in a process of its own.
+  """
+
+  def __init__(
+    self, function: Callable[[Any], Any], timeout: int | float = math.inf
+  ):
+    """Starts nothing yet; see `Pool`."""
+    self._function = function
+    self._timeout = timeout
+    self._lock = threading.Lock()
+    self._idle: list[Pool] = []
+
+  def __enter__(self) -> 'Calls':
+    return self
+
+  def __exit__(self, *error):
+    for pool in self._idle:
+      pool.__exit__(*error)
+
+  def __call__(self, job: Any) -> Any:
+    """What the function returns; a `Failure` if its process ended instead.
+
+    What it raises is raised here.
+    """
+    with self._lock:
+      pool = self._idle.pop() if self._idle else self._new()
+    try:
+      ((_, result),) = pool.run([job])
+    finally:
+      with self._lock:
+        self._idle.append(pool)
+    if isinstance(result, _Raised):
+      raise result.error
+    return result
+
+  def _new(self) -> Pool:
+    function = functools.partial(_catch, self._function)
+    return Pool(function, num_workers=1, timeout=self._timeout)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Raised:
+  """What a function has raised."""
+
+  error: Exception
+
+
+def _catch(function: Callable[[Any], Any], job: Any) -> Any:
+  try:
+    return function(job)
+  except Exception as error:
+    return _Raised(error)
 
 
 def _cause(code: int | None) -> str:

@@ -4,7 +4,6 @@ A file gets its name when it is complete. Of one that is not, the videos that
 have been encoded anew are kept in a hidden folder beside it.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -17,16 +16,12 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
-from vivit_mae.data import decode, directory, reencode
+from vivit_mae.data import directory, isolation, opening, reencode
 from vivit_mae.data.directory import Rejected
-from vivit_mae.data.frames import Frames
 from vivit_mae.data.labels import ClassNames
 from vivit_mae.data.listing import Example, Examples
 from vivit_mae.data.loss import Loss
-
-# Protocol buffers, which hold the examples, end at 2 GiB; the rest needs a bit.
-MAX_BYTES = 2**31 - 2**20
-CHECKS = ('packets', 'full')
+from vivit_mae.data.video import VideoError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +52,9 @@ class Recipe:
   encoding: reencode.Settings | None = None
 
   def __post_init__(self):
-    if self.check not in CHECKS:
+    if self.check not in opening.CHECKS:
       raise ValueError(
-        f'check is {self.check!r}; known are {", ".join(CHECKS)}.'
+        f'check is {self.check!r}; known are {", ".join(opening.CHECKS)}.'
       )
 
   def features(self) -> tfds.features.FeaturesDict:
@@ -79,14 +74,32 @@ def write_shard(shard: Shard, recipe: Recipe, num_threads: int = 1) -> None:
     ValueError: If a video needs an encoding, and there is none.
   """
   with futures.ThreadPoolExecutor(num_threads) as pool:
-    write(shard, recipe, pool, num_threads, lambda videos: None)
+    opener = Opener(pool, num_threads)
+    write(shard, recipe, opener, lambda videos: None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Opener:
+  """Opens videos before they are due.
+
+  Attributes:
+    pool: Opens several at a time.
+    ahead: How many more than the one that is due.
+    call: What it calls for each, in its place: `opening.open_video`, or what
+      calls that in another process.
+  """
+
+  pool: futures.Executor
+  ahead: int
+  call: Callable[
+    [opening.Job], opening.Record | opening.Refusal | isolation.Failure
+  ] = opening.open_video
 
 
 def write(
   shard: Shard,
   recipe: Recipe,
-  pool: futures.Executor,
-  ahead: int,
+  opener: Opener,
   advance: Callable[[int], Any],
 ) -> None:
   """Writes one shard, unless it is complete.
@@ -94,15 +107,14 @@ def write(
   Args:
     shard: Which.
     recipe: How.
-    pool: Opens the videos.
-    ahead: How many more than the one that is due.
+    opener: Opens the videos.
     advance: Told of each number of videos that are done.
 
   Raises:
     ValueError: If a video needs an encoding, and there is none.
   """
   if finished(shard) is None:
-    _write_records(shard, recipe, _load(shard, recipe, pool, ahead), advance)
+    _write_records(shard, recipe, _load(shard, recipe, opener), advance)
   else:
     advance(len(shard.part))
   drafts = _draft(shard, 0).parent
@@ -121,100 +133,40 @@ def finished(shard: Shard) -> dict[str, Any] | None:
   return json.loads(_sidecar(shard).read_text())
 
 
-@dataclasses.dataclass(frozen=True)
-class _Record:
-  """A video as it is written.
-
-  Attributes:
-    example: Where it is from.
-    video: Its bytes.
-    num_frames: Its frames.
-    duration: Its length in seconds.
-    loss: What encoding it anew has changed; None if it was not.
-  """
-
-  example: Example
-  video: bytes
-  num_frames: int
-  duration: float
-  loss: Loss | None = None
+# A video and what is written of it.
+_Found = tuple[Example, opening.Record]
 
 
 def _load(
-  shard: Shard, recipe: Recipe, pool: futures.Executor, ahead: int
-) -> Iterator[_Record | Rejected]:
+  shard: Shard, recipe: Recipe, opener: Opener
+) -> Iterator[_Found | Rejected]:
   """Opens videos, a few ahead of the one that is written, in order."""
 
-  def open_one(i: int) -> _Record | Rejected:
+  def open_one(i: int) -> _Found | Rejected:
     example = shard.examples[i]
-    try:
-      if recipe.encoding is None:
-        record = _copy(example, recipe.check)
-      else:
-        record = _encode(example, recipe.encoding, _draft(shard, i))
-    except decode.VideoError as error:
-      return Rejected(shard.split, example.id, error.kind, str(error))
-    except reencode.EncodingError as error:
-      return Rejected(shard.split, example.id, 'encoding', str(error))
-    if (size := len(record.video)) > MAX_BYTES:
-      reason = f'{example.id}: too_large ({size} bytes; cut it in parts)'
-      return Rejected(shard.split, example.id, 'too_large', reason)
-    return record
+    found = opener.call(
+      opening.Job(
+        example, recipe.check, recipe.encoding, os.fspath(_draft(shard, i))
+      )
+    )
+    if isinstance(found, opening.Record):
+      return example, found
+    if isinstance(found, isolation.Failure):
+      error = VideoError(found.kind, example.id, found.detail)
+      found = opening.Refusal(found.kind, str(error))
+    return Rejected(shard.split, example.id, found.kind, found.reason)
 
-  waiting: list[futures.Future[_Record | Rejected]] = []
+  waiting: list[futures.Future[_Found | Rejected]] = []
   try:
     for i in shard.part:
-      waiting.append(pool.submit(open_one, i))
-      if len(waiting) > ahead:
+      waiting.append(opener.pool.submit(open_one, i))
+      if len(waiting) > opener.ahead:
         yield waiting.pop(0).result()
     for future in waiting:
       yield future.result()
   finally:
     for future in waiting:
       future.cancel()
-
-
-def _copy(example: Example, check: str) -> _Record:
-  """A video's own bytes, checked."""
-  for is_so, what in (
-    (isinstance(example.video, Frames), 'is stored as pictures'),
-    (example.segment is not None, 'is a part of a longer video'),
-  ):
-    if is_so:
-      raise ValueError(
-        f'{example.id} {what}: there are no bytes of its own to copy. Encode '
-        'it anew, or train from where it lies.'
-      )
-  assert isinstance(example.video, bytes | str)
-  if isinstance(example.video, bytes):
-    video = example.video
-  else:
-    try:
-      video = epath.Path(example.video).read_bytes()
-    except FileNotFoundError:
-      raise decode.VideoError('missing', example.id) from None
-  info = decode.probe(video, example.id, decode=check == 'full')
-  return _Record(example, video, info.num_frames, info.duration)
-
-
-def _encode(
-  example: Example, settings: reencode.Settings, draft: epath.Path
-) -> _Record:
-  """A video encoded anew, unless that was done before an interruption."""
-  with contextlib.suppress(FileNotFoundError):
-    header, _, video = draft.read_bytes().partition(b'\n')
-    facts = json.loads(header)
-    loss = Loss(**facts.pop('loss'))
-    return _Record(example, video, loss=loss, **facts)
-  encoded = reencode.reencode(
-    example.video, settings, example.id, example.segment
-  )
-  facts = dataclasses.asdict(encoded)
-  video = facts.pop('video')
-  header = json.dumps(facts, ensure_ascii=False).encode()
-  draft.parent.mkdir(parents=True, exist_ok=True)
-  directory.write_file(draft, header + b'\n' + video)
-  return _Record(example, **vars(encoded))
 
 
 def _draft(shard: Shard, i: int) -> epath.Path:
@@ -226,7 +178,7 @@ def _draft(shard: Shard, i: int) -> epath.Path:
 def _write_records(
   shard: Shard,
   recipe: Recipe,
-  records: Iterator[_Record | Rejected],
+  found: Iterator[_Found | Rejected],
   advance: Callable[[int], Any],
 ) -> None:
   """Writes one shard and its statistics; the shard gets its name last."""
@@ -243,12 +195,13 @@ def _write_records(
     # Readers fetch single videos: no two share a compressed block, and encoded
     # video does not compress further.
     writer = ArrayRecordWriter(os.fspath(part), 'group_size:1,uncompressed')
-    for record in records:
+    for one in found:
       advance(1)
-      if isinstance(record, Rejected):
-        stats['rejected'].append([record.id, record.kind, record.reason])
+      if isinstance(one, Rejected):
+        stats['rejected'].append([one.id, one.kind, one.reason])
         continue
-      data = directory.serialise(encoder, _fields(record, recipe))
+      example, record = one
+      data = directory.serialise(encoder, _fields(example, record, recipe))
       writer.write(data)
       stats['videos'] += 1
       stats['bytes'] += len(data)
@@ -265,9 +218,10 @@ def _write_records(
     part.replace(path)
 
 
-def _fields(record: _Record, recipe: Recipe) -> dict[str, Any]:
+def _fields(
+  example: Example, record: opening.Record, recipe: Recipe
+) -> dict[str, Any]:
   """A record's features."""
-  example = record.example
   fields = {
     'video': record.video,
     'label': directory.encode_label(example.label, recipe.class_names),

@@ -16,7 +16,7 @@ from typing import Any
 import tqdm
 from etils import epath
 
-from vivit_mae.data import directory, reencode
+from vivit_mae.data import directory, isolation, opening, reencode
 from vivit_mae.data import shards as shards_lib
 from vivit_mae.data.directory import Prepared, Rejected
 from vivit_mae.data.labels import ClassNames
@@ -38,6 +38,7 @@ def write_dataset(
   encoding: reencode.Settings | None = None,
   fingerprint: str | None = None,
   num_threads: int = 1,
+  isolated: bool = False,
   write_shards: Callable[[Sequence[Shard], Recipe], None] | None = None,
   progress: bool = True,
 ) -> Prepared:
@@ -66,6 +67,9 @@ def write_dataset(
       it. By default made from ids, labels and sizes, for which all examples are
       asked once.
     num_threads: Videos opened at the same time.
+    isolated: Open them in processes of their own, so that one that crashes
+      FFmpeg is left out, and ends nothing. As always when Python starts
+      processes, a script's work then stands below `if __name__ == '__main__':`.
     write_shards: Calls `shards.write_shard` on each of some shards, elsewhere;
       None writes them here, one after the other.
     progress: Whether to show a progress bar.
@@ -120,7 +124,7 @@ def write_dataset(
     missing = [shard for shard in wanted if shards_lib.finished(shard) is None]
     write_shards(missing, recipe)
   else:
-    _write_here(wanted, recipe, num_threads, progress)
+    _write_here(wanted, recipe, num_threads, isolated, progress)
   stats: dict[str, list[dict[str, Any]]] = {}
   for shard in wanted:
     done = shards_lib.finished(shard)
@@ -134,7 +138,11 @@ def write_dataset(
 
 
 def _write_here(
-  shards: Sequence[Shard], recipe: Recipe, num_threads: int, progress: bool
+  shards: Sequence[Shard],
+  recipe: Recipe,
+  num_threads: int,
+  isolated: bool,
+  progress: bool,
 ) -> None:
   """Writes the missing ones of some shards."""
   with (
@@ -144,10 +152,13 @@ def _write_here(
       desc='Preparing',
       disable=not progress,
     ) as bar,
+    isolation.Calls(opening.open_video) as elsewhere,
     futures.ThreadPoolExecutor(num_threads) as pool,
   ):
+    call = elsewhere if isolated else opening.open_video
+    opener = shards_lib.Opener(pool, num_threads, call)
     for shard in shards:
-      shards_lib.write(shard, recipe, pool, num_threads, bar.update)
+      shards_lib.write(shard, recipe, opener, bar.update)
 
 
 def _finish(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from vivit_mae.data import beam, reencode, writer
 from vivit_mae.data.frames import Frames
 from vivit_mae.data.listing import Example
-from vivit_mae.data.shards import CHECKS
+from vivit_mae.data.opening import CHECKS
 from vivit_mae.tools import prepare_text, sources
 from vivit_mae.tools.sources import read_sources
 
@@ -276,6 +276,7 @@ def prepare(
     encoding=encoding,
     fingerprint=videos.fingerprint,
     num_threads=threads or os.cpu_count() or 1,
+    isolated=True,
     write_shards=write_shards,
     progress=progress,
   )
