@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import pathlib
 import signal
 from typing import Any
 
@@ -80,6 +81,16 @@ def _crash_at_one(job: opening.Job) -> opening.Record | opening.Refusal:
   return _open_video(job)
 
 
+def _crash_once(job: opening.Job) -> opening.Record | opening.Refusal:
+  """As when the system runs out of memory."""
+  mark = pathlib.Path(f'{job.draft}.mark')
+  if job.example.id == 'run/2.mp4' and not mark.exists():
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+  return _open_video(job)
+
+
 def _fail_at_one(job: opening.Job) -> opening.Record | opening.Refusal:
   if job.example.id == 'run/2.mp4':
     raise OSError('no space left')
@@ -101,6 +112,14 @@ def test_a_video_that_crashes_ffmpeg_is_left_out(
   (crashed,) = (r for r in prepared.rejected if r.kind == 'crashed')
   assert crashed.id == 'run/2.mp4'
   assert 'SIGSEGV' in crashed.reason
+
+
+def test_a_video_whose_process_is_killed_once_is_opened_again(
+  videos, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(opening, 'open_video', _crash_once)
+  prepared = _write(videos, tmp_path / 'out', isolated=True)
+  assert prepared.counts == {'train': 7}
 
 
 def test_what_is_no_fault_of_a_video_is_raised(videos, tmp_path, monkeypatch):

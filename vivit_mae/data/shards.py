@@ -144,11 +144,12 @@ def _load(
 
   def open_one(i: int) -> _Found | Rejected:
     example = shard.examples[i]
-    found = opener.call(
-      opening.Job(
-        example, recipe.check, recipe.encoding, os.fspath(_draft(shard, i))
-      )
+    job = opening.Job(
+      example, recipe.check, recipe.encoding, os.fspath(_draft(shard, i))
     )
+    found = opener.call(job)
+    if isinstance(found, isolation.Failure):
+      found = opener.call(job)  # somebody else may have ended the process
     if isinstance(found, opening.Record):
       return example, found
     if isinstance(found, isolation.Failure):
