@@ -77,7 +77,8 @@ class VideoFile:
 
   def __exit__(self, *error):
     self._stack.close()
-    for name in ('_opened', '_file'):
+    # The file may be another when it is opened again.
+    for name in ('_opened', '_file', 'movie', 'size'):
       vars(self).pop(name, None)
 
   @property

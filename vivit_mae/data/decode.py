@@ -5,8 +5,8 @@ last gives, in the order they are shown; frame i is the i-th of them. Reading a
 few of them is made cheap, never approximate: the packets are listed first, by
 the file's tables where these can be checked, so that decoding starts at the
 nearest key frame, and frames that nobody asked for and no other frame refers to
-are skipped. Where a container's timestamps cannot
-carry that, or a frame fails to appear, the video is decoded from its start.
+are skipped. Where a container's timestamps cannot carry that, or a frame fails
+to appear, the video is decoded from its start.
 
 Colours follow the file's tags (untagged: BT.601, limited range), rotation tags
 are applied, and pixels are taken as square. Decoding uses one thread.

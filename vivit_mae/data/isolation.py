@@ -201,12 +201,9 @@ class Calls:
   Several threads may call it at a time, each call in a process of its own.
   """
 
-  def __init__(
-    self, function: Callable[[Any], Any], timeout: int | float = math.inf
-  ):
-    """Starts nothing yet; see `Pool`."""
+  def __init__(self, function: Callable[[Any], Any]):
+    """Starts nothing yet; see `Pool`. Calls may take for ever."""
     self._function = function
-    self._timeout = timeout
     self._lock = threading.Lock()
     self._idle: list[Pool] = []
 
@@ -235,7 +232,7 @@ class Calls:
 
   def _new(self) -> Pool:
     function = functools.partial(_catch, self._function)
-    return Pool(function, num_workers=1, timeout=self._timeout)
+    return Pool(function, num_workers=1, timeout=math.inf)
 
 
 @dataclasses.dataclass(frozen=True)

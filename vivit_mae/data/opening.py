@@ -35,9 +35,9 @@ class Job:
   """
 
   example: Example
-  check: str = 'packets'
-  encoding: reencode.Settings | None = None
-  draft: str = ''
+  check: str
+  encoding: reencode.Settings | None
+  draft: str
 
   def __post_init__(self):
     if self.encoding is not None:

@@ -6,6 +6,7 @@ the rest. Here it is had by reading them; `tables` can do without.
 
 import abc
 import dataclasses
+import functools
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
@@ -149,7 +150,6 @@ class _Read(Packets):
     self.decoder = file.decoder
     self.tick = file.stream.time_base or Fraction(1)
     self.rate = float(rate) if rate else None
-    self.looks = _header_looks(file)
     self.first: av.Packet | None = None
     self.pts: list[int] = []
     self.is_key: list[bool] = []
@@ -161,7 +161,22 @@ class _Read(Packets):
     self._delays = (0, 0)
     self._timed = True
 
+  @functools.cached_property
+  def looks(self) -> Looks | None:
+    decoder = self.decoder
+    if not (decoder.pix_fmt and decoder.width and self._file.is_upright()):
+      return None
+    return Looks(
+      width=decoder.width,
+      height=decoder.height,
+      rotation=0,
+      format=decoder.pix_fmt,
+      matrix=int(decoder.colorspace),
+      colour_range=int(decoder.color_range),
+    )
+
   def append(self, packets: list[av.Packet]) -> None:
+    """Adds packets that were read."""
     self._file.check_time()
     self.first = self.first or packets[0]
     self.pts += [p.pts or 0 for p in packets]
@@ -184,7 +199,7 @@ class _Read(Packets):
     elif self._kept is not None:
       self._kept += packets
 
-  def tell_order(self) -> bool:
+  def has_order(self) -> bool:
     """Whether their times can be those of showing them."""
     return self._timed and tells_order(
       np.asarray(self.pts), self._delays, bool(self.decoder.has_b_frames)
@@ -265,7 +280,7 @@ def _read_window(file: VideoFile, start: int, stop: int) -> Packets | None:
   begin = file.stream.start_time
   if (
     found.pts
-    and found.tell_order()
+    and found.has_order()
     and found.is_key[0]
     and (found.pts[0] <= start or (begin is not None and found.pts[0] <= begin))
   ):
@@ -305,7 +320,7 @@ def _read_all(file: VideoFile) -> Packets:
     file.check_end(len(found.pts), last, end)
   if (
     _can_index(file)
-    and found.tell_order()
+    and found.has_order()
     and shown
     # Frames shown before the first key frame may or may not decode.
     and found.is_key[0]
@@ -316,21 +331,6 @@ def _read_all(file: VideoFile) -> Packets:
       shown = [j for j in shown if start <= found.pts[j] < stop]
     found.order = sorted(shown, key=lambda j: found.pts[j])
   return found
-
-
-def _header_looks(file: VideoFile) -> Looks | None:
-  """What the header says of the frames; None where that is not enough."""
-  decoder = file.decoder
-  if not (decoder.pix_fmt and decoder.width and file.is_upright()):
-    return None
-  return Looks(
-    width=decoder.width,
-    height=decoder.height,
-    rotation=0,
-    format=decoder.pix_fmt,
-    matrix=int(decoder.colorspace),
-    colour_range=int(decoder.color_range),
-  )
 
 
 def _demux(
